@@ -29,14 +29,6 @@ def read_table(name: str, folder: Path = FILES) -> pd.DataFrame:
         Factors are Categorical (unordered) with the levels in the order of the JSON file.
     """
     schema = json.loads((folder / f"{name}.json").read_text(encoding="utf8"))
-    dtypes = {
-        column: pd.CategoricalDtype(kind) if isinstance(kind, list) else kind for column, kind in schema.items()
-    }
-    # "NA" could be a label: only an empty field is missing. Values must read back to the same double.
-    return pd.read_csv(
-        folder / f"{name}.csv.gz",
-        dtype=dtypes,
-        keep_default_na=False,
-        na_values=[""],
-        float_precision="round_trip",
-    )
+    dtypes = {column: pd.CategoricalDtype(kind) if isinstance(kind, list) else kind for column, kind in schema.items()}
+    # "NA" could be a label: only an empty field is missing.
+    return pd.read_csv(folder / f"{name}.csv.gz", dtype=dtypes, keep_default_na=False, na_values=[""])
