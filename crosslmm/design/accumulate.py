@@ -1,0 +1,84 @@
+"""Cross-products of the rows of a design."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts, PairBlock, pair_block
+from crosslmm.design.rows import Design
+
+
+def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
+    """Sum the products of standardised columns over rows.
+
+    Parameters
+    ----------
+    design : Design
+    rows : slice
+        Rows to sum over; the values of disjoint slices add up to that of their union.
+
+    Returns
+    -------
+    CrossProducts
+    """
+    layout = design.layout
+    coordinates = layout.standardization
+    weights = None if design.weights is None else design.weights[rows]
+    codes = [c[rows] for c in design.codes]
+    Z = [_columns(Zf[rows] @ basis) for Zf, basis in zip(design.Z, coordinates.z_bases, strict=True)]
+    XY = _standard_xy(design, rows)
+    ZW = Z if weights is None else [[column * weights for column in columns] for columns in Z]
+    n_levels = [factor.n_levels for factor in layout.factors]
+    pairs = [(f, g) for f in range(len(codes)) for g in range(f + 1, len(codes))]
+    return CrossProducts(
+        layout=layout,
+        n=XY.shape[0],
+        sum_log_weights=0.0 if weights is None else float(np.sum(np.log(weights))),
+        diagonal=tuple(_diagonal(codes[f], Z[f], ZW[f], n_levels[f]) for f in range(len(codes))),
+        pairs=tuple((f, g, _pair(codes, ZW[f], Z[g], n_levels, f, g)) for f, g in pairs),
+        border=tuple(_border(codes[f], ZW[f], XY, n_levels[f]) for f in range(len(codes))),
+        fixed=XY.T @ (XY if weights is None else XY * weights[:, None]),
+    )
+
+
+def _standard_xy(design: Design, rows: slice) -> FloatArray:
+    coordinates = design.layout.standardization
+    X = design.X[rows]
+    y = design.y[rows]
+    XY = np.empty((X.shape[0], X.shape[1] + 1))
+    np.matmul(X, coordinates.x_basis, out=XY[:, :-1])
+    y = y if design.offset is None else y - design.offset[rows]
+    XY[:, -1] = (y - X @ coordinates.origin) / coordinates.scale
+    return XY
+
+
+def _columns(Z: FloatArray) -> list[FloatArray]:
+    return [np.ascontiguousarray(Z[:, j]) for j in range(Z.shape[1])]
+
+
+def _diagonal(codes: NDArray[np.int32], Z: list[FloatArray], ZW: list[FloatArray], n_levels: int) -> FloatArray:
+    k = len(Z)
+    blocks = np.empty((k, k, n_levels))
+    for i in range(k):
+        for j in range(i + 1):
+            blocks[i, j] = blocks[j, i] = np.bincount(codes, weights=ZW[i] * Z[j], minlength=n_levels)
+    return blocks
+
+
+def _border(codes: NDArray[np.int32], ZW: list[FloatArray], XY: FloatArray, n_levels: int) -> FloatArray:
+    n = codes.size
+    indptr = np.arange(n + 1, dtype=np.int32)
+    return np.stack([sparse.csc_array((z, codes, indptr), shape=(n_levels, n)) @ XY for z in ZW])
+
+
+def _pair(
+    codes: list[NDArray[np.int32]], ZWf: list[FloatArray], Zg: list[FloatArray], n_levels: list[int], f: int, g: int
+) -> PairBlock:
+    values = np.empty((len(ZWf), len(Zg), codes[f].size))
+    for i, left in enumerate(ZWf):
+        for j, right in enumerate(Zg):
+            np.multiply(left, right, out=values[i, j])
+    return pair_block(codes[f], codes[g], values, (n_levels[f], n_levels[g]))

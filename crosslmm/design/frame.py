@@ -1,0 +1,137 @@
+"""Any table as a pandas frame of the columns a model uses, and the rows of it that are complete."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosslmm.errors import DataError
+
+NUMERIC_OBJECTS = {"integer", "floating", "mixed-integer-float", "decimal"}
+
+
+def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
+    """Columns `names` of a table as a pandas frame; the input is never modified.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame, mapping of columns, or any eager table that narwhals reads (polars, pyarrow, ...)
+    names : iterable of str
+        Columns wanted.
+
+    Raises
+    ------
+    DataError
+        `data` is no table, has no rows, lacks a column or has it twice, or its columns differ in length.
+    """
+    if isinstance(data, pd.DataFrame):
+        check_names(names, data.columns)
+        series = {name: _one_column(data, name) for name in names}
+        index = data.index
+    elif isinstance(data, Mapping):
+        check_names(names, data)
+        lengths = {str(name): len(data[name]) for name in names if np.ndim(data[name]) > 0}
+        if len(set(lengths.values())) != 1:
+            raise DataError(f"the columns of the data must be arrays of one length, but have lengths {lengths}")
+        series = {name: pd.Series(data[name]).reset_index(drop=True) for name in names}
+        index = pd.RangeIndex(next(iter(lengths.values())))
+    else:
+        series, index = _read_foreign(data, names)
+    if len(index) == 0:
+        raise DataError("the data have no rows")
+    return pd.DataFrame(series, index=index, copy=False)
+
+
+def check_names(names: Iterable[str], available: Iterable[Any]) -> None:
+    """Refuse names that the data lack, with close matches."""
+    present = [str(name) for name in available]
+    known = set(present)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, present, n=3) or [
+                other for other in present if other.lower() == name.lower()
+            ]
+            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; its columns are {_some(present)}"
+            raise DataError(f"the data have no column {name!r}{hint}")
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def _one_column(data: pd.DataFrame, name: str) -> pd.Series:
+    column = data[name]
+    if isinstance(column, pd.DataFrame):
+        raise DataError(f"the data have {column.shape[1]} columns named {name!r}; rename all but one")
+    return column
+
+
+def _read_foreign(data: Any, names: Iterable[str]) -> tuple[dict[str, pd.Series], pd.RangeIndex]:
+    import narwhals as nw
+
+    try:
+        frame = nw.from_native(data, eager_only=True)
+    except TypeError as error:
+        message = "data must be a pandas, polars or pyarrow table or a dict of columns"
+        hint = "; collect a lazy frame first" if "Lazy" in type(data).__name__ else ""
+        raise DataError(f"{message}, not {type(data).__module__}.{type(data).__name__}{hint}") from error
+    if not isinstance(frame, nw.DataFrame):
+        raise DataError(f"data must be a table, not {type(data).__name__}")
+    check_names(names, frame.columns)
+    return {name: _foreign_column(frame[name]) for name in names}, pd.RangeIndex(len(frame))
+
+
+def _foreign_column(column: Any) -> pd.Series:
+    """A narwhals series in pandas, without pandas' or pyarrow's own converters (polars' need pyarrow)."""
+    import narwhals as nw
+
+    dtype = column.dtype
+    if dtype == nw.Categorical or dtype == nw.Enum:
+        categories = column.cat.get_categories().to_list()
+        return pd.Series(pd.Categorical(column.to_list(), categories=categories))
+    if dtype == nw.String or (dtype == nw.Boolean and column.null_count() > 0) or dtype == nw.Date:
+        values = pd.Series(column.to_list())
+        return pd.Series(pd.to_datetime(values)) if dtype == nw.Date else values
+    if isinstance(dtype, nw.Decimal):
+        column = column.cast(nw.Float64)
+    elif dtype.is_integer() and column.null_count() > 0:
+        filled = pd.array(column.fill_null(0).to_numpy(), dtype="Int64")
+        filled[column.is_null().to_numpy()] = pd.NA
+        return pd.Series(filled)
+    return pd.Series(column.to_numpy())
+
+
+def missing_rows(column: pd.Series | NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """Which rows have no value, or None when every row has one."""
+    flags = np.asarray(pd.isna(column))
+    return flags if flags.any() else None
+
+
+def settle(frame: pd.DataFrame) -> pd.DataFrame:
+    """A complete frame in dtypes that formulaic knows: numbers as numpy's, text as text, no unused categories."""
+    return pd.DataFrame({name: _settle_column(frame[name]) for name in frame.columns}, index=frame.index, copy=False)
+
+
+def _settle_column(column: pd.Series) -> pd.Series:
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        used = np.bincount(column.cat.codes.to_numpy(), minlength=len(dtype.categories)) > 0
+        return column if used.all() else column.cat.remove_unused_categories()
+    if isinstance(dtype, np.dtype):
+        if dtype == object and pd.api.types.infer_dtype(column) in NUMERIC_OBJECTS:
+            return pd.to_numeric(column.map(float))
+        return column
+    if pd.api.types.is_bool_dtype(dtype):
+        return pd.Series(column.to_numpy(dtype=bool), index=column.index)
+    if pd.api.types.is_integer_dtype(dtype):
+        return pd.Series(column.to_numpy(dtype=np.int64), index=column.index)
+    if pd.api.types.is_float_dtype(dtype):
+        return pd.Series(column.to_numpy(dtype=float), index=column.index)
+    if str(dtype) == "str" or pd.api.types.is_datetime64_any_dtype(dtype):
+        return column
+    return column.astype(object)

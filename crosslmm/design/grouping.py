@@ -1,0 +1,107 @@
+"""Grouping variables of any dtype as integer codes and level labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosslmm.errors import DataError
+
+# A table over a range of integers is faster than hashing while it is not much longer than the column.
+TABLE_FACTOR = 4
+LARGEST_CODE = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Levels of a grouping factor.
+
+    Attributes
+    ----------
+    codes : ndarray of int32, shape (n,)
+        Level of every row.
+    levels : ndarray of object, shape (L,)
+        Labels; every level occurs.
+    """
+
+    codes: NDArray[np.int32]
+    levels: NDArray[Any]
+
+
+def encode(column: pd.Series) -> Grouping:
+    """Levels of one complete column: in category order for a categorical, else sorted."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        codes, used = _compress(column.cat.codes.to_numpy(), len(dtype.categories))
+        return Grouping(codes, _objects(dtype.categories[used]))
+    values = column.to_numpy() if isinstance(dtype, np.dtype) else column.array
+    if isinstance(dtype, np.dtype) and dtype.kind in "bui":
+        numbers = values.astype(np.int64) if dtype.kind != "b" else values.astype(np.int8)
+        low, high = int(numbers.min()), int(numbers.max())
+        if high - low < TABLE_FACTOR * numbers.size:
+            codes, used = _compress(numbers - low, high - low + 1)
+            return Grouping(codes, _objects((used + low).astype(dtype)))
+    try:
+        codes, uniques = pd.factorize(values, sort=True)
+    except TypeError:
+        codes, uniques = _factorize_mixed(values)
+    if isinstance(dtype, np.dtype) and dtype.kind == "f":
+        uniques = _whole(uniques, column.name)
+    return Grouping(codes.astype(np.int32), _objects(uniques))
+
+
+def cross(groupings: Sequence[Grouping]) -> Grouping:
+    """Combinations of levels that occur, the first grouping varying slowest; labels are joined by ``:``."""
+    if len(groupings) == 1:
+        return groupings[0]
+    codes = groupings[0].codes.astype(np.int64)
+    parts = np.arange(len(groupings[0].levels))[:, None]
+    for grouping in groupings[1:]:
+        size = len(grouping.levels)
+        codes, used = _compress(codes * size + grouping.codes, len(parts) * size)
+        parts = np.column_stack([parts[used // size], used % size])
+    texts = [np.array([str(level) for level in grouping.levels], dtype=object)[parts[:, i]] for i, grouping in enumerate(groupings)]
+    labels = np.array([":".join(labels) for labels in zip(*texts, strict=True)], dtype=object)
+    return Grouping(codes.astype(np.int32), labels)
+
+
+def _compress(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Codes in [0, size) renumbered over the values that occur, and these values, increasing."""
+    if size > TABLE_FACTOR * codes.size + LARGEST_CODE // 256:
+        renumbered, used = pd.factorize(codes, sort=True)
+        return renumbered.astype(np.int32), np.asarray(used, dtype=np.int64)
+    occurs = np.zeros(size, dtype=bool)
+    occurs[codes] = True
+    used = np.flatnonzero(occurs)
+    if used.size == size:
+        return codes.astype(np.int32), used
+    table = np.zeros(size, dtype=np.int32)
+    table[used] = np.arange(used.size, dtype=np.int32)
+    return table[codes], used
+
+
+def _factorize_mixed(values: Any) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Codes of values that cannot be compared with each other, ordered by their text."""
+    codes, uniques = pd.factorize(values)
+    order = np.argsort([str(value) for value in uniques], kind="stable")
+    return np.argsort(order)[codes], np.asarray(uniques, dtype=object)[order]
+
+
+def _whole(uniques: NDArray[np.float64], name: Any) -> NDArray[Any]:
+    """Labels of floats: integers when all are whole."""
+    if not np.isfinite(uniques).all():
+        raise DataError(f"the grouping column {name!r} has infinite values")
+    exact = np.all(np.abs(uniques) < 2.0**53) and np.all(uniques == np.floor(uniques))
+    return uniques.astype(np.int64) if exact else uniques
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    """Labels as an array of Python objects."""
+    labels = np.empty(len(values), dtype=object)
+    labels[:] = values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind in "bifu" else list(values)
+    return labels

@@ -1,0 +1,72 @@
+"""Triangular factors of tall matrices, and which columns of them are independent."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+
+# R's lm, and lme4 after it: a column is a combination of earlier ones when what is left of it has
+# this fraction of its length.
+RANK_TOLERANCE = 1e-7
+# Rows factorised at a time: such a block of a few columns stays in the processor's cache.
+BLOCK_ROWS = 1024
+
+
+def triangular_factor(A: FloatArray) -> FloatArray:
+    """R of a QR factorisation by Householder reflections, as accurate as LAPACK's on the whole matrix.
+
+    Blocks of rows are factorised on their own, then their triangles stacked and factorised again
+    (Demmel, Grigori, Hoemmen, Langou 2012, SIAM J. Sci. Comput. 34(1), sequential TSQR).
+
+    Parameters
+    ----------
+    A : ndarray, shape (n, k)
+
+    Returns
+    -------
+    ndarray, shape (min(n, k), k)
+        Upper triangular (trapezoidal when n < k).
+    """
+    n, k = A.shape
+    block = max(BLOCK_ROWS, 4 * k)
+    while n > 2 * block:
+        whole = n // block
+        triangles = np.linalg.qr(A[: whole * block].reshape(whole, block, k), mode="r").reshape(whole * k, k)
+        A = np.concatenate([triangles, A[whole * block :]])
+        n = A.shape[0]
+    return np.linalg.qr(A, mode="r") if k else np.zeros((0, 0))
+
+
+def independent_columns(R: FloatArray, tolerance: float = RANK_TOLERANCE) -> NDArray[np.intp]:
+    """Positions of the columns that are no combination of kept earlier ones, from left to right.
+
+    Parameters
+    ----------
+    R : ndarray, shape (m, k)
+        Any triangular factor of the matrix.
+    tolerance : float
+        Smallest length of a column's remainder, relative to the column.
+    """
+    lengths = np.linalg.norm(R, axis=0)
+    if R.shape[0] >= R.shape[1] and np.all(np.abs(np.diag(R)) > tolerance * lengths):
+        return np.arange(R.shape[1])
+    basis = np.zeros((R.shape[0], 0))
+    kept = []
+    for j, length in enumerate(lengths):
+        if length == 0.0 or basis.shape[1] == R.shape[0]:
+            continue
+        rest = R[:, j] / length
+        for _ in range(2):  # twice is enough (Giraud, Langou, Rozloznik 2005)
+            rest = rest - basis @ (basis.T @ rest)
+        remainder = np.linalg.norm(rest)
+        if remainder > tolerance:
+            basis = np.column_stack([basis, rest / remainder])
+            kept.append(j)
+    return np.array(kept, dtype=np.intp)
+
+
+def positive_diagonal(R: FloatArray) -> FloatArray:
+    """The triangular factor with the signs of its rows chosen so that its diagonal is positive."""
+    return np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R

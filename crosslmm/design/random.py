@@ -1,0 +1,130 @@
+"""Random-effects columns and grouping factors of a formula's terms, in lme4's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosslmm import covariance
+from crosslmm.design.fixed import Columns, as_columns, materialize
+from crosslmm.design.grouping import Grouping, cross, encode
+from crosslmm.errors import ModelError
+from crosslmm.formula import RandomTerm
+from crosslmm.layout import Factor, Term
+
+STRUCTURES = {
+    "unstructured": covariance.unstructured,
+    "diagonal": covariance.diagonal,
+    "identity": covariance.identity,
+}
+
+
+@dataclass(frozen=True)
+class RandomPart:
+    """Factors and terms of a layout with their rows.
+
+    Attributes
+    ----------
+    factors : tuple of Factor
+    terms : tuple of Term
+    groupings : tuple of Grouping
+        Codes and levels of each factor.
+    names : tuple of tuple of str
+        Data columns of each factor.
+    columns : tuple of tuple of Columns
+        Columns of the terms on each factor, in the order in which they stand side by side.
+    specs : tuple of formulaic.ModelSpec
+        One per term.
+    """
+
+    factors: tuple[Factor, ...]
+    terms: tuple[Term, ...]
+    groupings: tuple[Grouping, ...]
+    names: tuple[tuple[str, ...], ...]
+    columns: tuple[tuple[Columns, ...], ...]
+    specs: tuple[Any, ...]
+
+
+def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mapping[str, Any]) -> RandomPart:
+    """Levels, columns and parameters of the random-effects terms.
+
+    Raises
+    ------
+    DataError
+        Columns cannot be evaluated or are not finite.
+    ModelError
+        A factor has one level only, or a term has as many effects as there are rows.
+    """
+    encoded = {name: encode(frame[name]) for term in terms for name in term.grouping}
+    crossed = {term.grouping: cross([encoded[name] for name in term.grouping]) for term in terms}
+    made = {
+        text: as_columns(materialize(text, frame, context), f"the random part '{text}'")
+        for text in {term.columns: None for term in terms}
+    }
+    for term in terms:
+        _check_levels(term, len(crossed[term.grouping].levels), len(made[term.columns].names), len(frame))
+    terms = [terms[i] for i in term_order([len(crossed[term.grouping].levels) for term in terms])]
+    names = tuple(dict.fromkeys(term.grouping for term in terms))
+    by_factor = [[term for term in terms if term.grouping == name] for name in names]
+    factors = tuple(
+        Factor(own[0].group, crossed[name].levels, tuple(column for term in own for column in made[term.columns].names))
+        for name, own in zip(names, by_factor, strict=True)
+    )
+    return RandomPart(
+        factors=factors,
+        terms=_layout_terms(terms, names, factors, made),
+        groupings=tuple(crossed[name] for name in names),
+        names=names,
+        columns=tuple(tuple(made[term.columns] for term in own) for own in by_factor),
+        specs=tuple(made[term.columns].spec for term in terms),
+    )
+
+
+def term_order(n_levels: Sequence[int]) -> list[int]:
+    """lme4's order of terms: as written when the numbers of levels never increase, else largest first, ties reversed."""
+    if all(a >= b for a, b in zip(n_levels, n_levels[1:], strict=False)):
+        return list(range(len(n_levels)))
+    return [int(i) for i in np.argsort(n_levels, kind="stable")[::-1]]
+
+
+def _layout_terms(
+    terms: Sequence[RandomTerm],
+    names: tuple[tuple[str, ...], ...],
+    factors: tuple[Factor, ...],
+    made: Mapping[str, Columns],
+) -> tuple[Term, ...]:
+    result = []
+    filled = [0] * len(names)
+    seen = [0] * len(names)
+    theta_start = 0
+    for term in terms:
+        f = names.index(term.grouping)
+        size = len(made[term.columns].names)
+        structure = STRUCTURES[term.covariance](size)
+        group = factors[f].name + (f".{seen[f]}" if seen[f] else "")
+        result.append(Term(term.text, group, f, tuple(range(filled[f], filled[f] + size)), structure, theta_start))
+        filled[f] += size
+        seen[f] += 1
+        theta_start += structure.n_theta
+    return tuple(result)
+
+
+def _check_levels(term: RandomTerm, n_levels: int, size: int, n: int) -> None:
+    """lme4's checks of identifiability (lmerControl check.nlev.gtr.1, check.nobs.vs.nlev, check.nobs.vs.nRE)."""
+    if size == 0:
+        raise ModelError(f"the random-effects term {term.text} has no columns in these data")
+    if n_levels < 2:
+        raise ModelError(
+            f"the grouping factor {term.group!r} has one level only in the {n} rows used; "
+            f"a variance between levels needs at least two: leave {term.text} out"
+        )
+    if n_levels * size >= n:
+        effects = f"{n_levels} levels" + (f" times {size} columns = {n_levels * size} random effects" if size > 1 else "")
+        raise ModelError(
+            f"the term {term.text} has {effects}, but there are only {n} rows: "
+            "its effects cannot be told from the residuals; leave it out or give it fewer columns"
+        )
