@@ -1,0 +1,114 @@
+"""Imports run one way, the data half and the numerics half do not know each other, and the package loads lightly."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import crosslmm
+
+PACKAGE = Path(crosslmm.__file__).parent
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+WAIST = ["errors", "covariance", "layout", "crossproducts"]
+DATA = ["formula", "design"]
+NUMERICS = ["linalg", "engine", "fit", "objective", "optimize", "start", "estimate"]
+TOP = ["datasets", "report", "results", "model", "__init__", "__main__"]
+
+# A part may import those before it, and itself.
+ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
+
+# Parts that are out of reach although they come earlier.
+FORBIDDEN = {
+    "formula": {"layout", "crossproducts"},
+    **{part: set(DATA) for part in NUMERICS},
+    **{part: {*DATA, *NUMERICS} for part in ("datasets", "report")},
+}
+
+# Third-party packages each part may use; the standard library is free.
+THIRD_PARTY = {
+    "errors": set(),
+    "covariance": {"numpy"},
+    "layout": {"numpy"},
+    "crossproducts": {"numpy", "scipy"},
+    "formula": {"formulaic"},
+    "design": {"numpy", "scipy", "pandas", "formulaic", "narwhals"},
+    "linalg": {"numpy", "scipy", "numba"},
+    **{part: {"numpy", "scipy"} for part in NUMERICS if part != "linalg"},
+    "datasets": {"pandas"},
+    "report": {"numpy", "pandas", "matplotlib"},
+    "results": {"numpy", "scipy", "pandas"},
+    "model": {"numpy", "scipy", "pandas"},
+    "__init__": set(),
+    "__main__": set(),
+}
+CHOLMOD = Path("linalg/cholmod.py")
+
+HEAVY = {"numba", "sksparse", "matplotlib", "pyarrow", "polars", "statsmodels", "dask"}
+
+
+def part_of(file: Path) -> str:
+    """First folder or file name under the package: ``linalg/dense.py`` -> ``linalg``."""
+    return file.parts[0].removesuffix(".py")
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Dotted names that `file` imports, at its top or inside its functions."""
+    package = ["crosslmm", *file.parts[:-1]]
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module == "crosslmm":
+                yield from (f"crosslmm.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def imported_parts(file: Path) -> set[str]:
+    modules = (name.split(".") for name in imported_modules(file))
+    return {module[1] if len(module) > 1 else "__init__" for module in modules if module[0] == "crosslmm"}
+
+
+def third_party(file: Path) -> set[str]:
+    roots = {name.split(".")[0] for name in imported_modules(file)}
+    return roots - set(sys.stdlib_module_names) - {"crosslmm"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_run_one_way(file: Path) -> None:
+    part = part_of(file)
+    assert part in ORDER, f"{part} is new: give it its place in ORDER and its packages in THIRD_PARTY"
+    before = set(ORDER[: ORDER.index(part) + 1])
+    # What a part imports from `crosslmm` itself by name (`from crosslmm import lmer`) counts as the package.
+    parts = {name if name in ORDER else "__init__" for name in imported_parts(file)}
+    assert parts <= before, f"{file} imports {sorted(parts - before)}, which come after it"
+    crossed = parts & FORBIDDEN.get(part, set())
+    assert not crossed, f"{file} imports {sorted(crossed)}: the halves meet only in layout and crossproducts"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_third_party_packages_stay_where_they_belong(file: Path) -> None:
+    allowed = THIRD_PARTY[part_of(file)] | ({"sksparse"} if file == CHOLMOD else set())
+    assert third_party(file) <= allowed, f"{file} may import only {sorted(allowed)}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Root names of the modules in a fresh interpreter after `statement`."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(run.stdout))
+
+
+def test_import_is_light() -> None:
+    # pandas loads pyarrow by itself where it is installed: only what crosslmm adds is its own doing.
+    added = loaded_by("import crosslmm") - loaded_by("import pandas, scipy.sparse, formulaic")
+    assert not added & HEAVY
