@@ -1,0 +1,124 @@
+"""The cross-products of a model: all that estimation needs of the rows.
+
+Sums over rows of products of the standardised columns (see `crosslmm.layout.Standardization`), so
+``a + b`` is the value for both sets of rows, provided both were formed under one layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from crosslmm.covariance import FloatArray
+from crosslmm.layout import Layout
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """``Z_f' W Z_g`` of two factors, block sparse over the pairs of levels that occur together.
+
+    Attributes
+    ----------
+    indptr : ndarray of int64, shape (L_f + 1,)
+        The pairs of level i of factor f are ``indptr[i]:indptr[i + 1]``.
+    indices : ndarray of int32, shape (nnz,)
+        Level of factor g of each pair, increasing within a level of f.
+    values : ndarray, shape (k_f, k_g, nnz)
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    values: FloatArray
+
+    @property
+    def nnz(self) -> int:
+        """Number of pairs of levels that occur together."""
+        return self.indices.size
+
+    def rows(self) -> NDArray[np.int32]:
+        """Level of factor f of each pair; shape (nnz,)."""
+        counts = np.diff(self.indptr)
+        return np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+
+
+def counting_order(codes: NDArray, n_levels: int) -> NDArray[np.intp]:
+    """Stable order that sorts `codes` (n,), in O(n): the transpose of a one-hot matrix is a counting sort."""
+    n = codes.size
+    one_hot = sparse.csr_array((np.arange(n), codes, np.arange(n + 1)), shape=(n, n_levels))
+    return one_hot.tocsc().data
+
+
+def pair_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[int, int]) -> PairBlock:
+    """Sum values that share a pair of levels.
+
+    Parameters
+    ----------
+    rows, cols : ndarray of int, shape (n,)
+        Levels of the two factors.
+    values : ndarray, shape (k_f, k_g, n)
+    shape : tuple of int
+        Numbers of levels (L_f, L_g).
+    """
+    perm = counting_order(cols, shape[1])
+    perm = perm[counting_order(rows[perm], shape[0])]
+    rows, cols = rows[perm], cols[perm]
+    first = np.ones(rows.size, dtype=bool)
+    np.logical_or(rows[1:] != rows[:-1], cols[1:] != cols[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    indptr = np.zeros(shape[0] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows[starts], minlength=shape[0]), out=indptr[1:])
+    summed = np.add.reduceat(np.take(values, perm, axis=2), starts, axis=2)
+    return PairBlock(indptr, cols[starts].astype(np.int32), summed)
+
+
+@dataclass(frozen=True)
+class CrossProducts:
+    """Weighted cross-products of random-effect columns Z, fixed-effect columns X and response y.
+
+    Attributes
+    ----------
+    layout : Layout
+    n : int
+        Number of rows.
+    sum_log_weights : float
+    diagonal : tuple of ndarray, each (k, k, L)
+        ``Z_f' W Z_f``, one (k, k) block per level.
+    pairs : tuple of (int, int, PairBlock)
+        ``Z_f' W Z_g`` for every ``f < g``.
+    border : tuple of ndarray, each (k, L, p + 1)
+        ``Z_f' W [X, y]``.
+    fixed : ndarray, shape (p + 1, p + 1)
+        ``[X, y]' W [X, y]``.
+    """
+
+    layout: Layout
+    n: int
+    sum_log_weights: float
+    diagonal: tuple[FloatArray, ...]
+    pairs: tuple[tuple[int, int, PairBlock], ...]
+    border: tuple[FloatArray, ...]
+    fixed: FloatArray
+
+    def __add__(self, other: CrossProducts) -> CrossProducts:
+        """Cross-products of both sets of rows; both must have been formed under the same layout."""
+        if self.layout is not other.layout:
+            raise ValueError("cross-products add up only when both were formed under the same layout")
+        return CrossProducts(
+            layout=self.layout,
+            n=self.n + other.n,
+            sum_log_weights=self.sum_log_weights + other.sum_log_weights,
+            diagonal=tuple(a + b for a, b in zip(self.diagonal, other.diagonal, strict=True)),
+            pairs=tuple((f, g, _add_pairs(a, b)) for (f, g, a), (_, _, b) in zip(self.pairs, other.pairs, strict=True)),
+            border=tuple(a + b for a, b in zip(self.border, other.border, strict=True)),
+            fixed=self.fixed + other.fixed,
+        )
+
+
+def _add_pairs(a: PairBlock, b: PairBlock) -> PairBlock:
+    rows = np.concatenate([a.rows(), b.rows()])
+    cols = np.concatenate([a.indices, b.indices])
+    n_cols = int(cols.max(initial=-1)) + 1
+    return pair_block(rows, cols, np.concatenate([a.values, b.values], axis=2), (a.indptr.size - 1, n_cols))

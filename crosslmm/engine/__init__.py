@@ -1,0 +1,1 @@
+"""Engines: the mixed-model equations at one theta, behind one protocol."""

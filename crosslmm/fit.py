@@ -1,0 +1,121 @@
+"""The fit: every estimated number, as arrays in the units of the data, without rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from crosslmm.covariance import FloatArray
+from crosslmm.engine.plan import Plan
+from crosslmm.layout import Layout
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One evaluation of the optimiser.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+        Where (units of the data).
+    criterion : float
+        Profiled deviance or REML criterion there.
+    gradient_norm : float
+        Norm of the projected gradient, standardised coordinates; nan when only the criterion was evaluated.
+    decrement : float
+        Decrease of the criterion that the quadratic model predicts from here; nan when there is no model.
+    step : str
+        What was tried: ``"start"``, ``"newton"``, ``"boundary"``, ...
+    accepted : bool
+    seconds : float
+        Since the fit began.
+    """
+
+    theta: FloatArray
+    criterion: float
+    gradient_norm: float
+    decrement: float
+    step: str
+    accepted: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Estimates of one model by one method.
+
+    Attributes
+    ----------
+    layout : Layout
+    plan : Plan
+        Engine used and why.
+    reml : bool
+    n : int
+        Rows used.
+    theta : ndarray, shape (m,)
+        Relative covariance parameters, lme4's order and units.
+    criterion : float
+        REML criterion, or deviance -2 log L under ML.
+    sigma : float
+        Residual standard deviation (of an observation with weight 1).
+    beta : ndarray, shape (p,)
+        Fixed effects.
+    beta_cov : ndarray, shape (p, p)
+        ``sigma**2 (X' V^-1 X)^-1``, V the covariance over sigma**2.
+    modes : tuple of ndarray, each (L, k)
+        Conditional modes b of the random effects, one array per factor.
+    iterations : tuple of Iteration
+    converged : bool
+    message : str
+        Why the optimiser stopped.
+    boundary : tuple of str
+        Names of the theta elements that are exactly 0 (a singular fit when not empty, or when a diagonal is negligible).
+    singular : bool
+        Whether a random-effect covariance has (numerically) less than full rank.
+    seconds : float
+        Time of the optimisation.
+    """
+
+    layout: Layout
+    plan: Plan
+    reml: bool
+    n: int
+    theta: FloatArray
+    criterion: float
+    sigma: float
+    beta: FloatArray
+    beta_cov: FloatArray
+    modes: tuple[FloatArray, ...]
+    iterations: tuple[Iteration, ...]
+    converged: bool
+    message: str
+    boundary: tuple[str, ...]
+    singular: bool
+    seconds: float
+
+    @property
+    def n_parameters(self) -> int:
+        """p + m + 1: fixed effects, covariance parameters, sigma (lme4's ``df`` of logLik)."""
+        return self.beta.size + self.theta.size + 1
+
+    @property
+    def log_likelihood(self) -> float:
+        """-criterion / 2 (restricted under REML)."""
+        return -0.5 * self.criterion
+
+    @cached_property
+    def templates(self) -> tuple[FloatArray, ...]:
+        """Lower triangular template of every factor, units of the data; arrays (k, k)."""
+        return self.layout.templates(self.theta)
+
+    @cached_property
+    def covariances(self) -> tuple[FloatArray, ...]:
+        """``sigma**2 T T'``: covariance of the random effects of one level, per factor; arrays (k, k)."""
+        return tuple(self.sigma**2 * (T @ T.T) for T in self.templates)
+
+    @cached_property
+    def beta_se(self) -> FloatArray:
+        """Standard errors of the fixed effects; shape (p,)."""
+        return np.sqrt(np.diag(self.beta_cov))

@@ -1,0 +1,35 @@
+"""What the package asks of a sparse Cholesky factorisation; `crosslmm.linalg.cholmod` provides it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from crosslmm.covariance import FloatArray
+
+
+class SparseCholesky(Protocol):
+    """Numeric factor ``L L' = P S P'``."""
+
+    log_det: float
+
+    def half_solve(self, B: FloatArray) -> FloatArray:
+        """``L^-1 P B`` for B (q, m)."""
+
+    def half_solve_transposed(self, Y: FloatArray) -> FloatArray:
+        """``P' L'^-1 Y`` for Y (q, m)."""
+
+    def lower(self) -> sparse.csc_array:
+        """L, with sorted rows in every column."""
+
+
+class SparseAnalysis(Protocol):
+    """Fill-reducing ordering and symbolic factor of one pattern, used for any number of numeric factors."""
+
+    permutation: NDArray[np.intp]
+
+    def factorize(self, S: sparse.csc_array) -> SparseCholesky:
+        """Numeric factor of the lower triangle S with the pattern that was analysed."""

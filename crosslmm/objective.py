@@ -1,0 +1,181 @@
+"""The profiled deviance and REML criterion, their gradient and the average information.
+
+Everything is written once against `crosslmm.engine.protocol.System`, for any engine. With ``nu = n - p`` (REML) or n
+(ML), ``r2 = y' P y`` and ``sigma**2 = r2 / nu`` (docs/theory.md, eq. (5)-(8)):
+
+    criterion = log|L'AL + I| (+ log|X'V^-1X| under REML) - sum log w + nu (1 + log(2 pi r2 / nu))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.protocol import Effects, Equations, System, Templates
+from crosslmm.errors import NumericalError
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Along which the criterion is differentiated: parameter i moves the template of factor[i] by basis[i].
+
+    Attributes
+    ----------
+    factor : ndarray of intp, shape (m,)
+    basis : tuple of ndarray, each (k, k)
+    """
+
+    factor: np.ndarray
+    basis: Templates
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The criterion at one point, in the units of the data, with what its derivatives need.
+
+    Attributes
+    ----------
+    criterion : float
+    sigma2 : float
+        Residual variance, standardised units.
+    beta : ndarray, shape (p,)
+        Fixed effects, standardised units.
+    x_factor : ndarray, shape (p, p)
+        Lower Cholesky factor of ``X' V^-1 X``, standardised units.
+    degrees : int
+        nu.
+    reml : bool
+    system : System
+    templates : tuple of ndarray
+        Where, standardised coordinates.
+    """
+
+    criterion: float
+    sigma2: float
+    beta: FloatArray
+    x_factor: FloatArray
+    degrees: int
+    reml: bool
+    system: System
+    templates: Templates
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """First and approximate second derivatives of the criterion along some directions.
+
+    Attributes
+    ----------
+    gradient : ndarray, shape (m,)
+        Exact.
+    information : ndarray, shape (m, m)
+        Average information with sigma profiled out: approximates the Hessian (theory eq. (14)).
+    curvature : ndarray, shape (m, m)
+        What the second derivative of V by theta adds to the Hessian (theory eq. (15)); zero for factors at a singular template.
+    """
+
+    gradient: FloatArray
+    information: FloatArray
+    curvature: FloatArray
+
+
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """Criterion, gradient and average information by theta, in the units of the data.
+
+    Attributes
+    ----------
+    criterion : float
+        REML criterion, or deviance -2 log L under ML.
+    gradient : ndarray, shape (m,)
+    information : ndarray, shape (m, m)
+        Approximates the Hessian of the criterion (average information, sigma profiled out).
+    """
+
+    criterion: float
+    gradient: FloatArray
+    information: FloatArray
+
+
+def evaluate(equations: Equations, xp: CrossProducts, templates: Templates, *, reml: bool) -> Evaluation:
+    """Criterion at one template per factor (standardised coordinates, any square matrices).
+
+    Raises
+    ------
+    NumericalError
+        When the equations are not positive definite in floating point.
+    """
+    system = equations.at(templates)
+    p = xp.layout.n_fixed
+    degrees = xp.n - p if reml else xp.n
+    F = system.fixed
+    try:
+        R = np.linalg.cholesky(F[:p, :p]) if p else np.zeros((0, 0))
+    except np.linalg.LinAlgError as error:
+        raise NumericalError("X' V^-1 X is not positive definite at these covariance parameters") from error
+    half = solve_triangular(R, F[:p, p], lower=True) if p else np.zeros(0)
+    r2 = float(F[p, p] - half @ half)
+    if not r2 > 0.0:
+        raise NumericalError("the residual sum of squares vanishes at these covariance parameters")
+    beta = solve_triangular(R, half, lower=True, trans="T") if p else half
+    standard = xp.layout.standardization
+    log_det = system.log_det - xp.sum_log_weights
+    if reml:
+        log_det += 2.0 * float(np.log(np.diag(R)).sum()) - 2.0 * standard.log_det_x_basis
+    raw_r2 = np.log(r2) + 2.0 * np.log(standard.scale)
+    criterion = float(log_det + degrees * (1.0 + np.log(2.0 * np.pi / degrees) + raw_r2))
+    return Evaluation(criterion, r2 / degrees, beta, R, degrees, reml, system, templates)
+
+
+def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
+    """Derivatives of the criterion at `value` (theory eq. (12)-(15))."""
+    effects = value.system.effects(value.beta)
+    traces = value.system.traces(reml=value.reml)
+    spread = [s @ s.T / value.sigma2 for s in effects.scores]
+    by_template = [
+        2.0 * (BT - C @ T) for BT, C, T in zip(traces, spread, value.templates, strict=True)
+    ]
+    m = len(directions.basis)
+    gradient = np.array([np.vdot(by_template[f], E) for f, E in zip(directions.factor, directions.basis, strict=True)])
+    information = average_information(value, effects, directions)
+    curvature = np.zeros((m, m))
+    for f in np.unique(directions.factor):
+        members = np.flatnonzero(directions.factor == f)
+        T = value.templates[f]
+        if np.linalg.cond(T) > INVERTIBLE:
+            continue
+        slope = np.linalg.solve(T.T, traces[f].T).T - spread[f]
+        E = np.stack([directions.basis[i] for i in members])
+        curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, 0.5 * (slope + slope.T), E)
+    return Derivatives(gradient, information, curvature)
+
+
+INVERTIBLE = 1e8
+"""Condition number of a template up to which its traces can be divided by it."""
+
+
+def average_information(value: Evaluation, effects: Effects, directions: Directions) -> FloatArray:
+    """``f_k' P f_l / sigma**2 - s_k s_l / nu`` with ``f_k = Z (dL_k L' + L dL_k') Z' V^-1 (y - X beta)``.
+
+    Gilmour, Thompson, Cullis 1995, Biometrics 51, with sigma profiled out: ``s_k = rho' f_k / sigma**2``.
+
+    Returns
+    -------
+    ndarray, shape (m, m)
+    """
+    m = len(directions.basis)
+    z = [np.zeros((*scores.shape, m)) for scores in effects.scores]
+    s = np.empty(m)
+    for i, (f, E) in enumerate(zip(directions.factor, directions.basis, strict=True)):
+        T = value.templates[f]
+        z[f][:, :, i] = (E @ T.T + T @ E.T) @ effects.scores[f]
+        s[i] = np.vdot(effects.scores[f], z[f][:, :, i]) / value.sigma2
+    zz, zx = value.system.inner(tuple(z))
+    if zx.shape[1]:
+        half = solve_triangular(value.x_factor, zx.T, lower=True)
+        zz = zz - half.T @ half
+    return zz / value.sigma2 - np.outer(s, s) / value.degrees
