@@ -10,6 +10,9 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts, PairBlock, pair_block
 from crosslmm.design.rows import Design
 
+# Up to here adding up columns beats a BLAS product of a tall matrix with a tiny one.
+FEW_COLUMNS = 8
+
 
 def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
     """Sum the products of standardised columns over rows.
@@ -28,7 +31,7 @@ def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
     coordinates = layout.standardization
     weights = None if design.weights is None else design.weights[rows]
     codes = [c[rows] for c in design.codes]
-    Z = [_columns(Zf[rows] @ basis) for Zf, basis in zip(design.Z, coordinates.z_bases, strict=True)]
+    Z = [_times(Zf[rows], basis) for Zf, basis in zip(design.Z, coordinates.z_bases, strict=True)]
     XY = _standard_xy(design, rows)
     ZW = Z if weights is None else [[column * weights for column in columns] for columns in Z]
     n_levels = [factor.n_levels for factor in layout.factors]
@@ -49,14 +52,27 @@ def _standard_xy(design: Design, rows: slice) -> FloatArray:
     X = design.X[rows]
     y = design.y[rows]
     XY = np.empty((X.shape[0], X.shape[1] + 1))
-    np.matmul(X, coordinates.x_basis, out=XY[:, :-1])
+    if X.shape[1] > FEW_COLUMNS:
+        XY[:, :-1] = X @ coordinates.x_basis
+    else:
+        for j, column in enumerate(_times(X, coordinates.x_basis)):
+            XY[:, j] = column
     y = y if design.offset is None else y - design.offset[rows]
-    XY[:, -1] = (y - X @ coordinates.origin) / coordinates.scale
+    XY[:, -1] = (y - _times(X, coordinates.origin[:, None])[0]) / coordinates.scale
     return XY
 
 
-def _columns(Z: FloatArray) -> list[FloatArray]:
-    return [np.ascontiguousarray(Z[:, j]) for j in range(Z.shape[1])]
+def _times(A: FloatArray, basis: FloatArray) -> list[FloatArray]:
+    """Columns of ``A @ basis``, each contiguous."""
+    if A.shape[1] > FEW_COLUMNS:
+        return list(np.ascontiguousarray((A @ basis).T))
+    columns = []
+    for factors in basis.T:
+        column = np.zeros(A.shape[0])
+        for j in np.flatnonzero(factors):
+            column += A[:, j] * factors[j]
+        columns.append(column)
+    return columns
 
 
 def _diagonal(codes: NDArray[np.int32], Z: list[FloatArray], ZW: list[FloatArray], n_levels: int) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.design.fixed import Columns, check_finite, read_fixed
-from crosslmm.design.frame import missing_rows, read_frame, settle
-from crosslmm.design.qr import independent_columns, triangular_factor
+from crosslmm.design.frame import column_names, missing_rows, read_frame, settle
+from crosslmm.design.qr import independent_columns, plain_factor, triangular_factor
 from crosslmm.design.random import RandomPart, read_random
 from crosslmm.design.rows import Design
 from crosslmm.design.standardize import fixed_coordinates, term_basis
@@ -69,7 +71,7 @@ def build_design(
         raise DataError(f"missing must be 'drop' or 'raise', not {missing!r}")
     context = context or {}
     extra = [name for name in (weights, offset) if isinstance(name, str)]
-    frame = read_frame(data, dict.fromkeys([*used_variables(formula, data, context), *extra]))
+    frame = read_frame(data, dict.fromkeys([*used_variables(formula, column_names(data), context), *extra]))
     rows = {"weights": _row_values(weights, "weights", frame), "offset": _row_values(offset, "offset", frame)}
     frame, rows, n_dropped = _complete(frame, rows, missing)
     y, fixed = read_fixed(formula.response, formula.fixed, frame, context)
@@ -100,31 +102,51 @@ def build_design(
     )
 
 
-def used_variables(formula: MixedFormula, data: Any, context: Mapping[str, Any]) -> list[str]:
-    """Data columns that a formula uses, in order of appearance; names that only `context` knows are left out."""
+def used_variables(formula: MixedFormula, present: list[str], context: Mapping[str, Any]) -> list[str]:
+    """Data columns that a formula uses, in order of appearance; other names must come from `context` or Python.
+
+    Raises
+    ------
+    DataError
+        The formula calls a function that nothing defines.
+    """
     texts = [f"{formula.response} ~ {formula.fixed}", *(term.columns for term in formula.random)]
     names: dict[str, None] = {}
     for text in texts:
         names.update(dict.fromkeys(sorted(map(str, Formula(text).required_variables))))
+    columns = set(present)
+    for name in [name for name in names if name not in columns]:
+        if name in context or name in vars(builtins):
+            del names[name]
+        elif re.search(rf"(?<![\w.]){re.escape(name)}\s*\(", formula.source):
+            raise DataError(
+                f"the formula calls {name!r}, which is neither a function of the formula language nor given in context"
+            )
     names.update(dict.fromkeys(name for term in formula.random for name in term.grouping))
-    columns = set(data) if isinstance(data, Mapping) else set(getattr(data, "columns", ()))
-    return [name for name in names if name in columns or name not in context]
+    return list(names)
 
 
 def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
     """Weights or offset as floats, one per row of the data; missing values are nan."""
     if values is None:
         return None
-    if isinstance(values, str):
-        values = frame[values]
-    elif isinstance(values, pd.Series) and not values.index.equals(frame.index):
-        raise DataError(f"the index of {what} differs from that of the data; add it to the data as a column and pass its name")
+    if isinstance(values, pd.Series) and not values.index.equals(frame.index):
+        raise DataError(
+            f"the index of {what} differs from that of the data; add it to the data as a column and pass its name"
+        )
+    series = frame[values] if isinstance(values, str) else values
     try:
-        array = pd.to_numeric(pd.Series(values)).to_numpy(dtype=float, na_value=np.nan)
+        if isinstance(series, pd.Series):
+            array = pd.to_numeric(series).to_numpy(dtype=float, na_value=np.nan)
+        else:
+            array = np.asarray(series, dtype=float)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} must be numbers: a column of the data or one number per row of it") from error
     if array.shape != (len(frame),):
-        raise DataError(f"{what} has {array.size} values, but the data have {len(frame)} rows (before any are dropped)")
+        raise DataError(
+            f"{what} must hold one number for each of the {len(frame)} rows of the data (before any are dropped), "
+            f"but has shape {array.shape}"
+        )
     return array
 
 
@@ -155,8 +177,8 @@ def _check_rows(rows: dict[str, FloatArray | None]) -> None:
         bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
         if bad:
             raise DataError(
-                f"weights must be finite and greater than 0, but {bad} are not: the residual variance of a row is sigma^2 / weight. "
-                "Leave rows of weight 0 out of the data"
+                f"weights must be finite and greater than 0, but {bad} are not: "
+                "the residual variance of a row is sigma^2 / weight; leave rows of weight 0 out of the data"
             )
 
 
@@ -176,7 +198,7 @@ def _coordinates(
             RankDeficiencyWarning,
             stacklevel=4,
         )
-        R = np.linalg.qr(R[:, [*kept, p]], mode="r")
+        R = plain_factor(R[:, [*kept, p]])
     x_basis, origin, scale = fixed_coordinates(R, n, response)
     z_bases = []
     for f, columns in enumerate(random.columns):

@@ -53,7 +53,9 @@ def as_columns(matrix: Any, what: str) -> Columns:
     spec = matrix.model_spec
     values = np.asarray(matrix)
     if not np.can_cast(values.dtype, np.float64, "same_kind"):
-        raise DataError(f"{what} has columns that are not numbers (dtype {values.dtype}): {', '.join(spec.column_names)}")
+        raise DataError(
+            f"{what} has columns that are not numbers (dtype {values.dtype}): {', '.join(spec.column_names)}"
+        )
     values = np.ascontiguousarray(values, dtype=np.float64)
     names = tuple(spec.column_names)
     check_finite(values, names, what)
@@ -89,7 +91,9 @@ def read_fixed(
         raise DataError(f"the response {response!r} is categorical; a linear mixed model needs a numeric response")
     if len(spec.column_names) != 1:
         columns = ", ".join(spec.column_names) or "none"
-        raise DataError(f"the response {response!r} must be one numeric column, but gives {len(spec.column_names)}: {columns}")
+        raise DataError(
+            f"the response {response!r} must be one numeric column, but gives {len(spec.column_names)}: {columns}"
+        )
     y = as_columns(matrices.lhs, "the response").values[:, 0]
     if y.min() == y.max():
         raise DataError(f"the response {response!r} is {y[0]:g} in all {y.size} rows; there is nothing to model")

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from crosslmm.errors import DataError
 
-NUMERIC_OBJECTS = {"integer", "floating", "mixed-integer-float", "decimal"}
+# What pandas infers about Python objects, and the dtype that serves them.
+OBJECT_DTYPES = {
+    "boolean": bool,
+    "integer": np.int64,
+    "floating": np.float64,
+    "mixed-integer-float": np.float64,
+    "decimal": np.float64,
+}
 
 
 def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
@@ -29,12 +36,11 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
     DataError
         `data` is no table, has no rows, lacks a column or has it twice, or its columns differ in length.
     """
+    check_names(names, column_names(data))
     if isinstance(data, pd.DataFrame):
-        check_names(names, data.columns)
         series = {name: _one_column(data, name) for name in names}
         index = data.index
     elif isinstance(data, Mapping):
-        check_names(names, data)
         lengths = {str(name): len(data[name]) for name in names if np.ndim(data[name]) > 0}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the columns of the data must be arrays of one length, but have lengths {lengths}")
@@ -47,16 +53,29 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(series, index=index, copy=False)
 
 
-def check_names(names: Iterable[str], available: Iterable[Any]) -> None:
+def column_names(data: Any) -> list[str]:
+    """Names of the columns of a table of any kind, those that are text."""
+    names = (
+        data.columns
+        if isinstance(data, pd.DataFrame)
+        else data
+        if isinstance(data, Mapping)
+        else _foreign(data).columns
+    )
+    return [name for name in names if isinstance(name, str)]
+
+
+def check_names(names: Iterable[str], present: list[str]) -> None:
     """Refuse names that the data lack, with close matches."""
-    present = [str(name) for name in available]
     known = set(present)
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, present, n=3) or [
                 other for other in present if other.lower() == name.lower()
             ]
-            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; its columns are {_some(present)}"
+            hint = (
+                f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; its columns are {_some(present)}"
+            )
             raise DataError(f"the data have no column {name!r}{hint}")
 
 
@@ -71,18 +90,22 @@ def _one_column(data: pd.DataFrame, name: str) -> pd.Series:
     return column
 
 
-def _read_foreign(data: Any, names: Iterable[str]) -> tuple[dict[str, pd.Series], pd.RangeIndex]:
+def _foreign(data: Any) -> Any:
+    """The table as a narwhals frame."""
     import narwhals as nw
 
     try:
-        frame = nw.from_native(data, eager_only=True)
+        return nw.from_native(data, eager_only=True)
     except TypeError as error:
-        message = "data must be a pandas, polars or pyarrow table or a dict of columns"
         hint = "; collect a lazy frame first" if "Lazy" in type(data).__name__ else ""
-        raise DataError(f"{message}, not {type(data).__module__}.{type(data).__name__}{hint}") from error
-    if not isinstance(frame, nw.DataFrame):
-        raise DataError(f"data must be a table, not {type(data).__name__}")
-    check_names(names, frame.columns)
+        kind = f"{type(data).__module__}.{type(data).__name__}"
+        raise DataError(
+            f"data must be a pandas, polars or pyarrow table or a dict of columns, not {kind}{hint}"
+        ) from error
+
+
+def _read_foreign(data: Any, names: Iterable[str]) -> tuple[dict[str, pd.Series], pd.RangeIndex]:
+    frame = _foreign(data)
     return {name: _foreign_column(frame[name]) for name in names}, pd.RangeIndex(len(frame))
 
 
@@ -123,9 +146,7 @@ def _settle_column(column: pd.Series) -> pd.Series:
         used = np.bincount(column.cat.codes.to_numpy(), minlength=len(dtype.categories)) > 0
         return column if used.all() else column.cat.remove_unused_categories()
     if isinstance(dtype, np.dtype):
-        if dtype == object and pd.api.types.infer_dtype(column) in NUMERIC_OBJECTS:
-            return pd.to_numeric(column.map(float))
-        return column
+        return _settle_objects(column) if dtype.kind == "O" else column
     if pd.api.types.is_bool_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=bool), index=column.index)
     if pd.api.types.is_integer_dtype(dtype):
@@ -135,3 +156,11 @@ def _settle_column(column: pd.Series) -> pd.Series:
     if str(dtype) == "str" or pd.api.types.is_datetime64_any_dtype(dtype):
         return column
     return column.astype(object)
+
+
+def _settle_objects(column: pd.Series) -> pd.Series:
+    dtype = OBJECT_DTYPES.get(pd.api.types.infer_dtype(column))
+    try:
+        return column if dtype is None else column.astype(dtype)
+    except OverflowError:  # integers beyond 64 bits stay as they are: levels, not numbers
+        return column

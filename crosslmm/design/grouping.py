@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from crosslmm.errors import DataError
 
-# A table over a range of integers is faster than hashing while it is not much longer than the column.
+# A table over a range of integers is faster than hashing while it is short, or not much longer than the column.
+SHORT_TABLE = 100_000
 TABLE_FACTOR = 4
-LARGEST_CODE = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ def encode(column: pd.Series) -> Grouping:
     """Levels of one complete column: in category order for a categorical, else sorted."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        codes, used = _compress(column.cat.codes.to_numpy(), len(dtype.categories))
-        return Grouping(codes, _objects(dtype.categories[used]))
-    values = column.to_numpy() if isinstance(dtype, np.dtype) else column.array
-    if isinstance(dtype, np.dtype) and dtype.kind in "bui":
+        present, used = _compress(column.cat.codes.to_numpy(), len(dtype.categories))
+        return Grouping(present, _objects(dtype.categories[used]))
+    values = column.to_numpy() if isinstance(dtype, np.dtype) and dtype.kind not in "mM" else column.array
+    if isinstance(dtype, np.dtype) and dtype.kind in "bui" and dtype != np.uint64:
         numbers = values.astype(np.int64) if dtype.kind != "b" else values.astype(np.int8)
         low, high = int(numbers.min()), int(numbers.max())
-        if high - low < TABLE_FACTOR * numbers.size:
-            codes, used = _compress(numbers - low, high - low + 1)
-            return Grouping(codes, _objects((used + low).astype(dtype)))
+        if high - low < max(SHORT_TABLE, TABLE_FACTOR * numbers.size):
+            present, used = _compress(numbers - low, high - low + 1)
+            return Grouping(present, _objects((used + low).astype(dtype)))
     try:
         codes, uniques = pd.factorize(values, sort=True)
     except TypeError:
@@ -63,16 +63,20 @@ def cross(groupings: Sequence[Grouping]) -> Grouping:
     parts = np.arange(len(groupings[0].levels))[:, None]
     for grouping in groupings[1:]:
         size = len(grouping.levels)
-        codes, used = _compress(codes * size + grouping.codes, len(parts) * size)
+        compressed, used = _compress(codes * size + grouping.codes, len(parts) * size)
+        codes = compressed.astype(np.int64)
         parts = np.column_stack([parts[used // size], used % size])
-    texts = [np.array([str(level) for level in grouping.levels], dtype=object)[parts[:, i]] for i, grouping in enumerate(groupings)]
+    texts = [
+        np.array([str(level) for level in grouping.levels], dtype=object)[parts[:, i]]
+        for i, grouping in enumerate(groupings)
+    ]
     labels = np.array([":".join(labels) for labels in zip(*texts, strict=True)], dtype=object)
     return Grouping(codes.astype(np.int32), labels)
 
 
 def _compress(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Codes in [0, size) renumbered over the values that occur, and these values, increasing."""
-    if size > TABLE_FACTOR * codes.size + LARGEST_CODE // 256:
+    if size > max(SHORT_TABLE, TABLE_FACTOR * codes.size):
         renumbered, used = pd.factorize(codes, sort=True)
         return renumbered.astype(np.int32), np.asarray(used, dtype=np.int64)
     occurs = np.zeros(size, dtype=bool)

@@ -33,10 +33,15 @@ def triangular_factor(A: FloatArray) -> FloatArray:
     block = max(BLOCK_ROWS, 4 * k)
     while n > 2 * block:
         whole = n // block
-        triangles = np.linalg.qr(A[: whole * block].reshape(whole, block, k), mode="r").reshape(whole * k, k)
+        triangles = plain_factor(A[: whole * block].reshape(whole, block, k)).reshape(whole * k, k)
         A = np.concatenate([triangles, A[whole * block :]])
         n = A.shape[0]
-    return np.linalg.qr(A, mode="r") if k else np.zeros((0, 0))
+    return plain_factor(A)
+
+
+def plain_factor(A: FloatArray) -> FloatArray:
+    """R of LAPACK's QR factorisation of a matrix, or of each of a stack of them."""
+    return np.asarray(np.linalg.qr(A, mode="r"), dtype=np.float64)
 
 
 def independent_columns(R: FloatArray, tolerance: float = RANK_TOLERANCE) -> NDArray[np.intp]:

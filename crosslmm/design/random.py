@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,8 @@ def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mappi
 
 
 def term_order(n_levels: Sequence[int]) -> list[int]:
-    """lme4's order of terms: as written when the numbers of levels never increase, else largest first, ties reversed."""
-    if all(a >= b for a, b in zip(n_levels, n_levels[1:], strict=False)):
+    """lme4's order of terms: as written if the numbers of levels never increase, else largest first, ties reversed."""
+    if all(a >= b for a, b in pairwise(n_levels)):
         return list(range(len(n_levels)))
     return [int(i) for i in np.argsort(n_levels, kind="stable")[::-1]]
 
@@ -123,7 +124,9 @@ def _check_levels(term: RandomTerm, n_levels: int, size: int, n: int) -> None:
             f"a variance between levels needs at least two: leave {term.text} out"
         )
     if n_levels * size >= n:
-        effects = f"{n_levels} levels" + (f" times {size} columns = {n_levels * size} random effects" if size > 1 else "")
+        effects = f"{n_levels} levels" + (
+            f" times {size} columns = {n_levels * size} random effects" if size > 1 else ""
+        )
         raise ModelError(
             f"the term {term.text} has {effects}, but there are only {n} rows: "
             "its effects cannot be told from the residuals; leave it out or give it fewer columns"

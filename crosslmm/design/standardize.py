@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from crosslmm.covariance import Covariance, FloatArray
-from crosslmm.design.qr import independent_columns, positive_diagonal, triangular_factor
+from crosslmm.design.qr import independent_columns, plain_factor, positive_diagonal, triangular_factor
 from crosslmm.errors import ModelError
 
 # A residual this small relative to the response is rounding.
@@ -15,8 +14,8 @@ PERFECT_FIT = 1e-10
 
 def inverse_factor(R: FloatArray, n: int) -> FloatArray:
     """Upper triangular basis that makes columns with triangular factor R orthogonal with mean square 1 over n rows."""
-    k = R.shape[1]
-    return solve_triangular(R, np.eye(k) * np.sqrt(n)) if k else np.zeros((0, 0))
+    # LU of a triangular matrix is the matrix itself, so this is back substitution.
+    return np.linalg.solve(R, np.eye(R.shape[1]) * np.sqrt(n))
 
 
 def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray, FloatArray, float]:
@@ -46,7 +45,7 @@ def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray,
     """
     p = R.shape[1] - 1
     R = positive_diagonal(R)
-    origin = solve_triangular(R[:p, :p], R[:p, p]) if p else np.zeros(0)
+    origin: FloatArray = np.linalg.solve(R[:p, :p], R[:p, p]).astype(np.float64, copy=False)
     residual, length = R[p, p], np.linalg.norm(R[:, p])
     if residual <= PERFECT_FIT * length:
         raise ModelError(
@@ -72,7 +71,7 @@ def term_basis(Z: FloatArray, structure: Covariance) -> FloatArray:
     if structure.name == "unstructured" and k > 1:
         R = triangular_factor(Z * unit)
         kept = independent_columns(R)
-        kept_R = R if kept.size == k else np.linalg.qr(R[:, kept], mode="r")
+        kept_R = R if kept.size == k else plain_factor(R[:, kept])
         block = inverse_factor(positive_diagonal(kept_R), n)
         basis[np.ix_(kept, kept)] = unit[kept][:, None] * block
     return basis

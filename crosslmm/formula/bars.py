@@ -15,7 +15,9 @@ from formulaic.parser.types import Factor, Term
 from crosslmm.errors import FormulaError
 from crosslmm.formula.scan import Scan
 
-NAME = re.compile(r"\s*(?:(?:factor|C)\s*\(\s*(?P<inner>`[^`]+`|[^\W\d][\w.]*)\s*\)|(?P<plain>`[^`]+`|[^\W\d][\w.]*))\s*")
+NAME = re.compile(
+    r"\s*(?:(?:factor|C)\s*\(\s*(?P<inner>`[^`]+`|[^\W\d][\w.]*)\s*\)|(?P<plain>`[^`]+`|[^\W\d][\w.]*))\s*"
+)
 EXAMPLES = "write (1 | g), (1 | a:b) for combinations of levels or (1 | a/b) for b nested in a"
 
 
@@ -62,7 +64,9 @@ def random_terms(scanned: Scan, start: int, stop: int) -> list[RandomTerm]:
     left = scanned.trim(start + 1, bars[0])
     right = scanned.trim(bars[-1] + 1, stop - 1)
     if left[0] == left[1]:
-        message = "nothing stands before the bar: write (1 | g) for a random intercept, (1 + x | g) for intercept and slope"
+        message = (
+            "nothing stands before the bar: write (1 | g) for a random intercept, (1 + x | g) for intercept and slope"
+        )
         raise FormulaError(message, source, (start, stop))
     if right[0] == right[1]:
         raise FormulaError(f"no grouping factor stands after the bar: {EXAMPLES}", source, (start, stop))
@@ -82,7 +86,9 @@ def _columns(source: str, span: tuple[int, int]) -> list[str]:
     try:
         parsed = Formula(text)
     except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"the columns of this random-effects term cannot be read: {plain(error)}", source, span) from error
+        raise FormulaError(
+            f"the columns of this random-effects term cannot be read: {plain(error)}", source, span
+        ) from error
     terms = list(parsed) if isinstance(parsed, SimpleFormula) else []
     if not terms:
         raise FormulaError("this random-effects term has no columns: write (1 | g) for an intercept", source, span)
@@ -136,7 +142,9 @@ def _nesting(source: str, span: tuple[int, int]) -> list[tuple[str, ...]]:
         if match is None:
             at = position if position < stop else position - 1
             raise FormulaError(
-                f"a grouping factor is a column name, or names joined by ':' or '/': {EXAMPLES}", source, (at, max(stop, at + 1))
+                f"a grouping factor is a column name, or names joined by ':' or '/': {EXAMPLES}",
+                source,
+                (at, max(stop, at + 1)),
             )
         levels[-1].append((match["inner"] or match["plain"]).strip("`"))
         position = match.end()

@@ -102,7 +102,7 @@ def _check_bars(scanned: Scan, tilde: int) -> None:
         if i < tilde:
             raise FormulaError("a random-effects term cannot stand in the response", source, (i, i + 1))
         if scanned.depth[i] == 0:
-            message = "a '|' outside parentheses (a formula of several parts) has no meaning here: write (1 | g) in parentheses"
+            message = "a '|' outside parentheses (a formula of several parts) has no meaning here: write (1 | g)"
             raise FormulaError(message, source, (i, i + 1))
         if scanned.depth[i] > 1:
             message = "a random-effects term is added on its own, in one pair of parentheses: ... + (1 | g)"
@@ -120,7 +120,9 @@ def _is_random(scanned: Scan, piece: Piece) -> bool:
         message = "a random-effects term can only be added, not multiplied, crossed or raised: ... + (1 | g)"
         raise FormulaError(message, source, span)
     if piece.sign == "-":
-        raise FormulaError("a random-effects term cannot be subtracted; leave it out", source, (piece.sign_at, piece.stop))
+        raise FormulaError(
+            "a random-effects term cannot be subtracted; leave it out", source, (piece.sign_at, piece.stop)
+        )
     return True
 
 
@@ -145,4 +147,6 @@ def _check_duplicates(source: str, scanned: Scan, tilde: int, terms: list[Random
     for i, text in enumerate(texts):
         if text in texts[:i]:
             span = scanned.trim(tilde + 1, len(source))
-            raise FormulaError(f"the random-effects term {text} occurs twice; its two variances cannot be told apart", source, span)
+            raise FormulaError(
+                f"the random-effects term {text} occurs twice; its two variances cannot be told apart", source, span
+            )
