@@ -1,0 +1,55 @@
+"""Simulated data sets of the sizes that real ones have; every one comes from a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+
+def ratings(
+    rows: int, users: int, items: int, seed: int, user_spread: float = 1.1, item_spread: float = 1.4
+) -> pd.DataFrame:
+    """Ratings of items by users, both with heavy-tailed activity.
+
+    Parameters
+    ----------
+    rows : int
+        Ratings drawn; a pair that is drawn again is another rating.
+    users, items : int
+        Levels of the two factors. With log-normal activity some of the rarest may not occur.
+    seed : int
+    user_spread, item_spread : float
+        Standard deviations of the logarithm of the activity.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(levels: int, spread: float) -> np.ndarray:
+        activity = rng.lognormal(0.0, spread, levels)
+        return rng.choice(levels, size=rows, p=activity / activity.sum())
+
+    user, item, x = draw(users, user_spread), draw(items, item_spread), rng.normal(size=rows)
+    mean = 3.5 + 0.1 * x + rng.normal(0.0, 0.45, users)[user] + rng.normal(0.0, 0.6, items)[item]
+    return pd.DataFrame({"y": mean + rng.normal(0.0, 0.9, rows), "x": x, "user": user, "item": item})
+
+
+def pupils(rows: int, classes: int, schools: int, seed: int) -> pd.DataFrame:
+    """Pupils in classes in schools: school intercepts, correlated intercepts and slopes of the classes."""
+    rng = np.random.default_rng(seed)
+    # Every class gets a pupil and every school a class, the rest fall at random.
+    classroom = np.concatenate([np.arange(classes), rng.integers(0, classes, rows - classes)])
+    school_of = np.concatenate([np.arange(schools), rng.integers(0, schools, classes - schools)])
+    school = school_of[classroom]
+    x = rng.normal(size=rows)
+    effects = rng.multivariate_normal([0.0, 0.0], [[0.25, 0.06], [0.06, 0.09]], size=classes)[classroom]
+    mean = 10.0 + 0.5 * x + rng.normal(0.0, 0.4, schools)[school] + effects[:, 0] + effects[:, 1] * x
+    return pd.DataFrame({"y": mean + rng.normal(size=rows), "x": x, "classroom": classroom, "school": school})
+
+
+def growth(groups: int, per_group: int, seed: int) -> pd.DataFrame:
+    """A few occasions for each of many persons, with correlated intercepts and slopes."""
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(groups), per_group)
+    x = rng.normal(size=g.size)
+    effects = rng.multivariate_normal([0.0, 0.0], [[1.0, 0.2], [0.2, 0.4]], size=groups)[g]
+    mean = 1.0 + 0.5 * x + effects[:, 0] + effects[:, 1] * x
+    return pd.DataFrame({"y": mean + rng.normal(size=g.size), "x": x, "g": g})
