@@ -9,12 +9,11 @@ import pandas as pd
 def ratings(
     rows: int, users: int, items: int, seed: int, user_spread: float = 1.1, item_spread: float = 1.4
 ) -> pd.DataFrame:
-    """Ratings of items by users, both with heavy-tailed activity.
+    """Ratings of items by users, both with heavy-tailed activity; nobody rates an item twice.
 
     Parameters
     ----------
     rows : int
-        Ratings drawn; a pair that is drawn again is another rating.
     users, items : int
         Levels of the two factors. With log-normal activity some of the rarest may not occur.
     seed : int
@@ -23,11 +22,17 @@ def ratings(
     """
     rng = np.random.default_rng(seed)
 
-    def draw(levels: int, spread: float) -> np.ndarray:
-        activity = rng.lognormal(0.0, spread, levels)
-        return rng.choice(levels, size=rows, p=activity / activity.sum())
+    def activity(levels: int, spread: float) -> np.ndarray:
+        weight = rng.lognormal(0.0, spread, levels)
+        return weight / weight.sum()
 
-    user, item, x = draw(users, user_spread), draw(items, item_spread), rng.normal(size=rows)
+    user_activity, item_activity = activity(users, user_spread), activity(items, item_spread)
+    pairs = np.empty(0, dtype=np.int64)
+    while pairs.size < rows:
+        drawn = rng.choice(users, rows, p=user_activity) * items + rng.choice(items, rows, p=item_activity)
+        pairs = pd.unique(np.concatenate([pairs, drawn]))
+    user, item = np.divmod(pairs[:rows], items)
+    x = rng.normal(size=rows)
     mean = 3.5 + 0.1 * x + rng.normal(0.0, 0.45, users)[user] + rng.normal(0.0, 0.6, items)[item]
     return pd.DataFrame({"y": mean + rng.normal(0.0, 0.9, rows), "x": x, "user": user, "item": item})
 
