@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
@@ -20,6 +17,7 @@ from crosslmm.design.qr import independent_columns, plain_factor, triangular_fac
 from crosslmm.design.random import RandomPart, read_random
 from crosslmm.design.rows import Design
 from crosslmm.design.standardize import fixed_coordinates, term_basis
+from crosslmm.design.variables import used_columns
 from crosslmm.errors import DataError, ModelError, RankDeficiencyWarning
 from crosslmm.formula import MixedFormula
 from crosslmm.layout import Layout, Standardization
@@ -71,9 +69,15 @@ def build_design(
         raise DataError(f"missing must be 'drop' or 'raise', not {missing!r}")
     context = context or {}
     extra = [name for name in (weights, offset) if isinstance(name, str)]
-    frame = read_frame(data, dict.fromkeys([*used_variables(formula, column_names(data), context), *extra]))
+    frame = read_frame(data, dict.fromkeys([*used_columns(formula, column_names(data), context), *extra]))
     rows = {"weights": _row_values(weights, "weights", frame), "offset": _row_values(offset, "offset", frame)}
-    frame, rows, n_dropped = _complete(frame, rows, missing)
+    arrays = {
+        what: rows[what] for what, given in (("weights", weights), ("offset", offset)) if not isinstance(given, str)
+    }
+    keep = _complete_rows({**{name: frame[name] for name in frame.columns}, **arrays}, missing)
+    n_dropped = 0 if keep is None else int(keep.size - keep.sum())
+    frame = settle(frame if keep is None else frame[keep])
+    rows = {what: values if values is None or keep is None else values[keep] for what, values in rows.items()}
     y, fixed = read_fixed(formula.response, formula.fixed, frame, context)
     random = read_random(formula.random, frame, context)
     _check_rows(rows)
@@ -102,30 +106,6 @@ def build_design(
     )
 
 
-def used_variables(formula: MixedFormula, present: list[str], context: Mapping[str, Any]) -> list[str]:
-    """Data columns that a formula uses, in order of appearance; other names must come from `context` or Python.
-
-    Raises
-    ------
-    DataError
-        The formula calls a function that nothing defines.
-    """
-    texts = [f"{formula.response} ~ {formula.fixed}", *(term.columns for term in formula.random)]
-    names: dict[str, None] = {}
-    for text in texts:
-        names.update(dict.fromkeys(sorted(map(str, Formula(text).required_variables))))
-    columns = set(present)
-    for name in [name for name in names if name not in columns]:
-        if name in context or name in vars(builtins):
-            del names[name]
-        elif re.search(rf"(?<![\w.]){re.escape(name)}\s*\(", formula.source):
-            raise DataError(
-                f"the formula calls {name!r}, which is neither a function of the formula language nor given in context"
-            )
-    names.update(dict.fromkeys(name for term in formula.random for name in term.grouping))
-    return list(names)
-
-
 def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
     """Weights or offset as floats, one per row of the data; missing values are nan."""
     if values is None:
@@ -150,23 +130,19 @@ def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | Non
     return array
 
 
-def _complete(
-    frame: pd.DataFrame, rows: dict[str, FloatArray | None], missing: str
-) -> tuple[pd.DataFrame, dict[str, FloatArray | None], int]:
-    """The rows without missing values, and how many were dropped."""
-    flags = {name: missing_rows(frame[name]) for name in frame.columns}
-    flags.update({f"{name}=": missing_rows(values) for name, values in rows.items() if values is not None})
+def _complete_rows(columns: Mapping[str, pd.Series | FloatArray | None], missing: str) -> NDArray[np.bool_] | None:
+    """Which rows have a value in every column; None when all have."""
+    flags = {name: missing_rows(values) for name, values in columns.items() if values is not None}
     found = {name: flag for name, flag in flags.items() if flag is not None}
     if not found:
-        return settle(frame), rows, 0
+        return None
     counts = ", ".join(f"{name!r} ({int(flag.sum())})" for name, flag in found.items())
     if missing == "raise":
         raise DataError(f"values are missing in columns (rows): {counts}; drop or fill them, or pass missing='drop'")
-    keep = ~np.logical_or.reduce(list(found.values()))
+    keep: NDArray[np.bool_] = ~np.logical_or.reduce(list(found.values()))
     if not keep.any():
         raise DataError(f"every row misses a value; missing in columns (rows): {counts}")
-    rows = {name: None if values is None else values[keep] for name, values in rows.items()}
-    return settle(frame[keep]), rows, int(keep.size - keep.sum())
+    return keep
 
 
 def _check_rows(rows: dict[str, FloatArray | None]) -> None:

@@ -41,11 +41,13 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
         series = {name: _one_column(data, name) for name in names}
         index = data.index
     elif isinstance(data, Mapping):
-        lengths = {str(name): len(data[name]) for name in names if np.ndim(data[name]) > 0}
-        if len(set(lengths.values())) != 1:
-            raise DataError(f"the columns of the data must be arrays of one length, but have lengths {lengths}")
+        lengths = {name: np.shape(data[name])[0] if np.ndim(data[name]) == 1 else None for name in names}
+        if len(set(lengths.values())) != 1 or None in lengths.values():
+            raise DataError(
+                f"the columns of the data must be arrays of one length, but have lengths {lengths} (None: no array)"
+            )
         series = {name: pd.Series(data[name]).reset_index(drop=True) for name in names}
-        index = pd.RangeIndex(next(iter(lengths.values())))
+        index = pd.RangeIndex(len(next(iter(series.values()))))
     else:
         series, index = _read_foreign(data, names)
     if len(index) == 0:
@@ -110,13 +112,16 @@ def _read_foreign(data: Any, names: Iterable[str]) -> tuple[dict[str, pd.Series]
 
 
 def _foreign_column(column: Any) -> pd.Series:
-    """A narwhals series in pandas, without pandas' or pyarrow's own converters (polars' need pyarrow)."""
+    """A narwhals series in pandas, without polars' own converter (it needs pyarrow)."""
     import narwhals as nw
 
     dtype = column.dtype
-    if dtype == nw.Categorical or dtype == nw.Enum:
-        categories = column.cat.get_categories().to_list()
-        return pd.Series(pd.Categorical(column.to_list(), categories=categories))
+    if column.implementation.is_pyarrow() and dtype in (nw.Categorical, nw.String):
+        return pd.Series(column.to_native().to_pandas())
+    if isinstance(dtype, nw.Enum):
+        return pd.Series(pd.Categorical(column.to_list(), categories=list(dtype.categories)))
+    if dtype == nw.Categorical:  # polars' categories have no order of their own
+        return pd.Series(pd.Categorical(column.to_list()))
     if dtype == nw.String or (dtype == nw.Boolean and column.null_count() > 0) or dtype == nw.Date:
         values = pd.Series(column.to_list())
         return pd.Series(pd.to_datetime(values)) if dtype == nw.Date else values

@@ -46,7 +46,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Piece:
-    """One additive piece of the right-hand side; ``sign`` is ``""`` (first), ``"+"`` or ``"-"``, the span is trimmed."""
+    """One additive piece of the right-hand side; ``sign`` is ``""`` (first), ``"+"`` or ``"-"``; spans are trimmed."""
 
     sign: str
     sign_at: int
