@@ -6,7 +6,7 @@ Sums over rows of products of the standardised columns (see `crosslmm.layout.Sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,16 @@ class CrossProducts:
     pairs: tuple[tuple[int, int, PairBlock], ...]
     border: tuple[FloatArray, ...]
     fixed: FloatArray
+
+    def restrict(self, factor: int) -> CrossProducts:
+        """Cross-products of the model with the terms of one factor only."""
+        return replace(
+            self,
+            layout=self.layout.restrict(factor),
+            diagonal=(self.diagonal[factor],),
+            pairs=(),
+            border=(self.border[factor],),
+        )
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
         """Cross-products of both sets of rows; both must have been formed under the same layout."""

@@ -7,7 +7,7 @@ side) and reported apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -214,6 +214,49 @@ class Layout:
             block = np.ix_(term.columns, term.columns)
             result[term.factor][block] = lower_factor(templates[term.factor][block])
         return tuple(result)
+
+    @cached_property
+    def theta_column(self) -> NDArray[np.intp]:
+        """Column of a template that each element of theta belongs to, numbered over the model; shape (n_theta,)."""
+        columns, start = [], 0
+        for term in self.terms:
+            cov = term.covariance
+            first = np.array([int(np.flatnonzero(cov.params == k)[0]) for k in range(cov.n_theta)], dtype=np.intp)
+            columns.append(start + cov.cols[first])
+            start += cov.size
+        return np.concatenate(columns)
+
+    def collapse(self, theta: FloatArray, index: int) -> FloatArray:
+        """Theta with one diagonal element set to 0: its column of the template vanishes.
+
+        What the column held below the diagonal moves to the columns after it, so that only the variance that
+        belongs to the diagonal element itself is lost.
+        """
+        result = np.array(theta, dtype=float)
+        term = next(t for t in self.terms if t.theta_slice.start <= index < t.theta_slice.stop)
+        cov = term.covariance
+        if cov.name != "unstructured":
+            result[index] = 0.0
+            return result
+        T = cov.template(result[term.theta_slice])
+        j = int(cov.cols[index - term.theta_start])
+        tail = np.concatenate([T[j + 1 :, j + 1 :], T[j + 1 :, [j]]], axis=1)
+        T[:, j] = 0.0
+        if tail.size:
+            R = np.linalg.qr(tail.T, mode="r")
+            T[j + 1 :, j + 1 :] = np.tril((np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R).T)
+        result[term.theta_slice] = cov.theta(T)
+        return result
+
+    def restrict(self, factor: int) -> Layout:
+        """Layout of the model with the terms of one factor only."""
+        start, terms = 0, []
+        for term in self.terms:
+            if term.factor == factor:
+                terms.append(replace(term, factor=0, theta_start=start))
+                start += term.covariance.n_theta
+        standardization = replace(self.standardization, z_bases=(self.standardization.z_bases[factor],))
+        return replace(self, factors=(self.factors[factor],), terms=tuple(terms), standardization=standardization)
 
     def to_raw(self, theta_std: FloatArray) -> FloatArray:
         """Theta in the units of the data from theta in standardised coordinates."""

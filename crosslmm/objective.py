@@ -17,6 +17,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
+from crosslmm.optimize import Problem
 
 
 @dataclass(frozen=True)
@@ -179,3 +180,33 @@ def average_information(value: Evaluation, effects: Effects, directions: Directi
         half = solve_triangular(value.x_factor, zx.T, lower=True)
         zz = zz - half.T @ half
     return zz / value.sigma2 - np.outer(s, s) / value.degrees
+
+
+def criterion_problem(
+    equations: Equations, xp: CrossProducts, scale: FloatArray, *, reml: bool
+) -> Problem[Evaluation]:
+    """The criterion as a function of theta in standardised coordinates, for `crosslmm.optimize.minimize`."""
+    layout = xp.layout
+    directions = Directions(layout.theta_factor, layout.theta_basis)
+    return Problem(
+        value=lambda theta: evaluate(equations, xp, layout.templates(theta), reml=reml),
+        slopes=lambda value: differentiate(value, directions),
+        on_diagonal=layout.on_diagonal,
+        column=layout.theta_column,
+        collapse=layout.collapse,
+        scale=scale,
+    )
+
+
+def objective_at(equations: Equations, xp: CrossProducts, theta: FloatArray, *, reml: bool) -> ObjectiveValue:
+    """Criterion, gradient and average information at theta in the units of the data.
+
+    The templates are expressed in standardised coordinates, where they need not be triangular but stay linear in
+    theta, so the derivatives are exact at singular points too.
+    """
+    layout = xp.layout
+    bases = layout.standardization.z_bases
+    basis = tuple(np.linalg.solve(bases[f], E) for f, E in zip(layout.theta_factor, layout.theta_basis, strict=True))
+    value = evaluate(equations, xp, layout.standard_templates(theta), reml=reml)
+    slopes = differentiate(value, Directions(layout.theta_factor, basis))
+    return ObjectiveValue(value.criterion, slopes.gradient, slopes.information)

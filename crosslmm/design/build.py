@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
-from crosslmm.design.fixed import Columns, check_finite, read_fixed
-from crosslmm.design.frame import column_names, missing_rows, read_frame, settle
+from crosslmm.design.complete import complete_rows
+from crosslmm.design.fixed import Columns, read_fixed
+from crosslmm.design.frame import column_names, read_frame
 from crosslmm.design.qr import independent_columns, plain_factor, triangular_factor
 from crosslmm.design.random import RandomPart, read_random
 from crosslmm.design.rows import Design
@@ -70,24 +70,16 @@ def build_design(
     context = context or {}
     extra = [name for name in (weights, offset) if isinstance(name, str)]
     frame = read_frame(data, dict.fromkeys([*used_columns(formula, column_names(data), context), *extra]))
-    rows = {"weights": _row_values(weights, "weights", frame), "offset": _row_values(offset, "offset", frame)}
-    arrays = {
-        what: rows[what] for what, given in (("weights", weights), ("offset", offset)) if not isinstance(given, str)
-    }
-    keep = _complete_rows({**{name: frame[name] for name in frame.columns}, **arrays}, missing)
-    n_dropped = 0 if keep is None else int(keep.size - keep.sum())
-    frame = settle(frame if keep is None else frame[keep])
-    rows = {what: values if values is None or keep is None else values[keep] for what, values in rows.items()}
-    y, fixed = read_fixed(formula.response, formula.fixed, frame, context)
-    random = read_random(formula.random, frame, context)
-    _check_rows(rows)
-    kept, standardization = _coordinates(formula.response, y, fixed, rows["offset"], random)
+    rows = complete_rows(frame, weights, offset, missing)
+    y, fixed = read_fixed(formula.response, formula.fixed, rows.frame, context)
+    random = read_random(formula.random, rows.frame, context)
+    kept, standardization = _coordinates(formula.response, y, fixed, rows.offset, random)
     X = fixed.values if kept.size == len(fixed.names) else np.ascontiguousarray(fixed.values[:, kept])
     names = tuple(fixed.names[j] for j in kept)
-    dropped = tuple(name for name in fixed.names if name not in set(names))
+    dropped = tuple(fixed.names[j] for j in np.setdiff1d(np.arange(len(fixed.names)), kept))
     return Design(
         n=y.size,
-        n_dropped=n_dropped,
+        n_dropped=rows.n_dropped,
         response=formula.response,
         y=y,
         X=X,
@@ -95,67 +87,15 @@ def build_design(
         dropped_names=dropped,
         codes=tuple(grouping.codes for grouping in random.groupings),
         Z=tuple(_side_by_side(columns) for columns in random.columns),
-        weights=rows["weights"],
-        offset=rows["offset"],
+        weights=rows.weights,
+        offset=rows.offset,
         layout=Layout(formula.response, names, dropped, random.factors, random.terms, standardization),
-        row_labels=frame.index,
+        row_labels=rows.frame.index,
         fixed_spec=fixed.spec,
         fixed_kept=kept,
         random_specs=random.specs,
         groupings=random.names,
     )
-
-
-def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
-    """Weights or offset as floats, one per row of the data; missing values are nan."""
-    if values is None:
-        return None
-    if isinstance(values, pd.Series) and not values.index.equals(frame.index):
-        raise DataError(
-            f"the index of {what} differs from that of the data; add it to the data as a column and pass its name"
-        )
-    series = frame[values] if isinstance(values, str) else values
-    try:
-        if isinstance(series, pd.Series):
-            array = pd.to_numeric(series).to_numpy(dtype=float, na_value=np.nan)
-        else:
-            array = np.asarray(series, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers: a column of the data or one number per row of it") from error
-    if array.shape != (len(frame),):
-        raise DataError(
-            f"{what} must hold one number for each of the {len(frame)} rows of the data (before any are dropped), "
-            f"but has shape {array.shape}"
-        )
-    return array
-
-
-def _complete_rows(columns: Mapping[str, pd.Series | FloatArray | None], missing: str) -> NDArray[np.bool_] | None:
-    """Which rows have a value in every column; None when all have."""
-    flags = {name: missing_rows(values) for name, values in columns.items() if values is not None}
-    found = {name: flag for name, flag in flags.items() if flag is not None}
-    if not found:
-        return None
-    counts = ", ".join(f"{name!r} ({int(flag.sum())})" for name, flag in found.items())
-    if missing == "raise":
-        raise DataError(f"values are missing in columns (rows): {counts}; drop or fill them, or pass missing='drop'")
-    keep: NDArray[np.bool_] = ~np.logical_or.reduce(list(found.values()))
-    if not keep.any():
-        raise DataError(f"every row misses a value; missing in columns (rows): {counts}")
-    return keep
-
-
-def _check_rows(rows: dict[str, FloatArray | None]) -> None:
-    weights, offset = rows["weights"], rows["offset"]
-    if offset is not None:
-        check_finite(offset[:, None], ("offset",), "the offset")
-    if weights is not None:
-        bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
-        if bad:
-            raise DataError(
-                f"weights must be finite and greater than 0, but {bad} are not: "
-                "the residual variance of a row is sigma^2 / weight; leave rows of weight 0 out of the data"
-            )
 
 
 def _coordinates(

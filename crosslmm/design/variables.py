@@ -41,7 +41,7 @@ def used_columns(formula: MixedFormula, present: Collection[str], context: Colle
             elsewhere = name in context or name in TRANSFORMS or name in vars(builtins)
             if called and not elsewhere and name not in columns:
                 raise DataError(
-                    f"the formula calls {name!r}, which is neither a function of the formula language nor given in context"
+                    f"the formula calls {name!r}, which is neither a function of the formula language nor in context"
                 )
             if not elsewhere or (name in columns and not called):
                 names[name] = None

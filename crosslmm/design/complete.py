@@ -1,0 +1,115 @@
+"""The complete rows of the data, with their weights and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+from crosslmm.design.fixed import check_finite
+from crosslmm.design.frame import missing_rows, settle
+from crosslmm.errors import DataError
+
+
+@dataclass(frozen=True)
+class CompleteRows:
+    """Rows without missing values.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        Columns that the formula uses.
+    weights, offset : ndarray, shape (n,), or None
+    n_dropped : int
+        Rows left out.
+    """
+
+    frame: pd.DataFrame
+    weights: FloatArray | None
+    offset: FloatArray | None
+    n_dropped: int
+
+
+def complete_rows(frame: pd.DataFrame, weights: Any, offset: Any, missing: str) -> CompleteRows:
+    """Leave out, or refuse, rows that miss a value; check weights and offset of the others.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns that the formula, `weights` and `offset` use.
+    weights, offset : str, array or None
+        A column of `frame`, or one number per row of it.
+    missing : {"drop", "raise"}
+
+    Raises
+    ------
+    DataError
+        Values are missing and may not be; no row is complete; weights or offset are no proper numbers.
+    """
+    given = {"weights": weights, "offset": offset}
+    values = {what: _row_values(value, what, frame) for what, value in given.items()}
+    columns: dict[str, Any] = {name: frame[name] for name in frame.columns}
+    columns.update({what: values[what] for what, value in given.items() if not isinstance(value, str)})
+    keep = _complete(columns, missing)
+    if keep is not None:
+        frame = frame[keep]
+        values = {what: None if value is None else value[keep] for what, value in values.items()}
+    _check_values(values["weights"], values["offset"])
+    n_dropped = 0 if keep is None else int(keep.size - keep.sum())
+    return CompleteRows(settle(frame), values["weights"], values["offset"], n_dropped)
+
+
+def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
+    """Weights or offset as floats, one per row of the data; missing values are nan."""
+    if values is None:
+        return None
+    if isinstance(values, pd.Series) and not values.index.equals(frame.index):
+        raise DataError(
+            f"the index of {what} differs from that of the data; add it to the data as a column and pass its name"
+        )
+    series = frame[values] if isinstance(values, str) else values
+    try:
+        if isinstance(series, pd.Series):
+            array = pd.to_numeric(series).to_numpy(dtype=float, na_value=np.nan)
+        else:
+            array = np.asarray(series, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} must be numbers: a column of the data or one number per row of it") from error
+    if array.shape != (len(frame),):
+        raise DataError(
+            f"{what} must hold one number for each of the {len(frame)} rows of the data (before any are dropped), "
+            f"but has shape {array.shape}"
+        )
+    return array
+
+
+def _complete(columns: Mapping[str, Any], missing: str) -> NDArray[np.bool_] | None:
+    """Which rows have a value in every column; None when all have."""
+    flags = {name: missing_rows(values) for name, values in columns.items() if values is not None}
+    found = {name: flag for name, flag in flags.items() if flag is not None}
+    if not found:
+        return None
+    counts = ", ".join(f"{name!r} ({int(flag.sum())})" for name, flag in found.items())
+    if missing == "raise":
+        raise DataError(f"values are missing in columns (rows): {counts}; drop or fill them, or pass missing='drop'")
+    keep: NDArray[np.bool_] = ~np.logical_or.reduce(list(found.values()))
+    if not keep.any():
+        raise DataError(f"every row misses a value; missing in columns (rows): {counts}")
+    return keep
+
+
+def _check_values(weights: FloatArray | None, offset: FloatArray | None) -> None:
+    if offset is not None:
+        check_finite(offset[:, None], ("offset",), "the offset")
+    if weights is not None:
+        bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
+        if bad:
+            raise DataError(
+                f"weights must be finite and greater than 0, but {bad} are not: "
+                "the residual variance of a row is sigma^2 / weight; leave rows of weight 0 out of the data"
+            )

@@ -1,0 +1,90 @@
+"""Cross-products to `Fit`: start, minimise, and translate into the units of the data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.protocol import Equations
+from crosslmm.fit import Fit, Iteration
+from crosslmm.objective import Evaluation, criterion_problem
+from crosslmm.optimize import Optimum, Step, minimize
+from crosslmm.start import natural_scale, starting_theta
+
+SINGULAR = 1e-4
+"""A random effect whose standard deviation (column of mean square 1) is below this part of sigma is singular (lme4)."""
+
+
+def estimate(
+    xp: CrossProducts,
+    equations: Equations,
+    *,
+    reml: bool,
+    start: FloatArray | None = None,
+    tolerance: float,
+    max_evaluations: int,
+    report: Callable[[Iteration], None] | None = None,
+) -> Fit:
+    """Fit by ML or REML.
+
+    Parameters
+    ----------
+    start : ndarray, shape (m,), optional
+        Theta to start from, in the units of the data.
+    tolerance : float
+        Predicted decrease of the criterion at which to stop.
+    max_evaluations : int
+    report : callable, optional
+        Receives every iteration as it is made.
+    """
+    began = time.perf_counter()
+    layout = xp.layout
+    theta = starting_theta(xp, reml=reml) if start is None else layout.to_standard(start)
+    problem = criterion_problem(equations, xp, natural_scale(xp), reml=reml)
+    forward = None if report is None else (lambda step: report(_iteration(xp, step)))
+    optimum = minimize(problem, theta, tolerance=tolerance, max_evaluations=max_evaluations, report=forward)
+    return _translate(xp, equations, optimum, reml=reml, seconds=time.perf_counter() - began)
+
+
+def _iteration(xp: CrossProducts, step: Step) -> Iteration:
+    theta = xp.layout.to_raw(step.theta)
+    return Iteration(
+        theta, step.criterion, step.gradient_norm, step.decrement, step.kind, step.accepted, step.seconds
+    )
+
+
+def _translate(
+    xp: CrossProducts, equations: Equations, optimum: Optimum[Evaluation], *, reml: bool, seconds: float
+) -> Fit:
+    """The optimum in the units of the data (theory eq. (9)-(11))."""
+    layout, value = xp.layout, optimum.value
+    standard = layout.standardization
+    sigma = float(np.sqrt(value.sigma2)) * standard.scale
+    root = solve_triangular(value.x_factor, standard.x_basis.T, lower=True) if value.beta.size else np.zeros((0, 0))
+    modes = value.system.effects(value.beta).modes
+    theta = layout.to_raw(optimum.theta)
+    small = layout.on_diagonal & (optimum.theta < SINGULAR)
+    zero = layout.on_diagonal & (theta == 0.0)
+    return Fit(
+        layout=layout,
+        plan=equations.plan,
+        reml=reml,
+        n=xp.n,
+        theta=theta,
+        criterion=value.criterion,
+        sigma=sigma,
+        beta=standard.origin + standard.scale * (standard.x_basis @ value.beta),
+        beta_cov=sigma**2 * (root.T @ root),
+        modes=tuple(standard.scale * (U @ b).T for U, b in zip(standard.z_bases, modes, strict=True)),
+        iterations=tuple(_iteration(xp, step) for step in optimum.steps),
+        converged=optimum.converged,
+        message=optimum.message,
+        boundary=tuple(name for name, flag in zip(layout.theta_names, zero, strict=True) if flag),
+        singular=bool(small.any()),
+        seconds=seconds,
+    )

@@ -1,0 +1,329 @@
+"""Bounded Newton steps with the average information, for a criterion that is even in some parameters.
+
+Two properties shape the method (docs/theory.md, section 5). A diagonal element of a template enters only through its
+square, so 0 is always a stationary point: a step may shrink a diagonal to a fifth at most, 0 itself is tried as a
+point of its own, and before stopping every 0 is left again by a hair to see whether the criterion falls there.
+And the average information is positive semi-definite everywhere but wrong far away, so steps are damped (Levenberg
+and Marquardt) until the criterion follows the quadratic model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+
+SHRINK = 0.2
+"""A diagonal element shrinks to no less than this part of itself in one step."""
+
+GROW = 3.0
+"""A diagonal element grows to no more than this multiple of itself plus its natural scale in one step."""
+
+PROBE = 1e-3
+"""Distance from 0, in natural scales, at which the sign of the derivative at a bound is read."""
+
+NOISE = 1e-13
+"""Relative rounding error of the criterion: differences below it are not signal."""
+
+FIRST_DAMPING = 0.1
+"""Damping, relative to the information's diagonal, after the first step that failed."""
+
+
+class Criterion(Protocol):
+    """A value with its criterion."""
+
+    @property
+    def criterion(self) -> float:
+        """The criterion there."""
+
+
+class Slopes(Protocol):
+    """First and second derivatives; see `crosslmm.objective.Derivatives`."""
+
+    gradient: FloatArray
+    information: FloatArray
+    curvature: FloatArray
+
+
+V = TypeVar("V", bound=Criterion)
+
+
+@dataclass(frozen=True)
+class Problem(Generic[V]):
+    """What is minimised.
+
+    Attributes
+    ----------
+    value : callable
+        Theta to a value with its criterion.
+    slopes : callable
+        That value to its derivatives.
+    on_diagonal : ndarray of bool, shape (m,)
+        Parameters bounded below by 0, in which the criterion is even.
+    column : ndarray of intp, shape (m,)
+        Parameters that vanish together when a diagonal one is 0 share a number.
+    collapse : callable
+        ``(theta, index)`` to theta with diagonal element `index` set to 0.
+    scale : ndarray, shape (m,)
+        Natural size of each parameter, positive.
+    """
+
+    value: Callable[[FloatArray], V]
+    slopes: Callable[[V], Slopes]
+    on_diagonal: NDArray[np.bool_]
+    column: NDArray[np.intp]
+    collapse: Callable[[FloatArray, int], FloatArray]
+    scale: FloatArray
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation, for the record; nan where nothing was computed."""
+
+    theta: FloatArray
+    criterion: float
+    gradient_norm: float
+    decrement: float
+    kind: str
+    accepted: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Optimum(Generic[V]):
+    """Where the search ended.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (m,)
+    value : V
+    steps : tuple of Step
+    converged : bool
+    message : str
+    """
+
+    theta: FloatArray
+    value: V
+    steps: tuple[Step, ...]
+    converged: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Point(Generic[V]):
+    """A point with its quadratic model."""
+
+    theta: FloatArray
+    value: V
+    gradient: FloatArray
+    hessian: FloatArray
+    damping_scale: FloatArray
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A step of the quadratic model within the bounds.
+
+    Attributes
+    ----------
+    step : ndarray, shape (m,)
+    decrement : float
+        Decrease of the criterion that the model predicts, at least 0.
+    shrunk : ndarray of bool, shape (m,)
+        Diagonal elements held at the lower end of what one step may do.
+    """
+
+    step: FloatArray
+    decrement: float
+    shrunk: NDArray[np.bool_]
+
+
+def minimize(
+    problem: Problem[V],
+    start: FloatArray,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    report: Callable[[Step], None] | None = None,
+) -> Optimum[V]:
+    """Minimise from `start`.
+
+    Parameters
+    ----------
+    tolerance : float
+        Stop when the quadratic model predicts a smaller decrease of the criterion (deviance units, scale-free).
+    max_evaluations : int
+        Evaluations of the criterion after which to give up.
+    report : callable, optional
+        Receives every step as it is made.
+    """
+    search = _Search(problem, tolerance, max_evaluations, report)
+    return search.run(np.array(start, dtype=float))
+
+
+class _Search(Generic[V]):
+    """The loop's own bookkeeping; lives for one call of `minimize`."""
+
+    def __init__(
+        self,
+        problem: Problem[V],
+        tolerance: float,
+        max_evaluations: int,
+        report: Callable[[Step], None] | None,
+    ):
+        self.problem = problem
+        self.tolerance = tolerance
+        self.max_evaluations = max_evaluations
+        self.report = report
+        self.steps: list[Step] = []
+        self.began = time.perf_counter()
+        self.damping = 0.0
+
+    def run(self, start: FloatArray) -> Optimum[V]:
+        point = self.model(start, self.problem.value(start))
+        self.record(point.theta, point.value.criterion, "start", True)
+        shrunk_before = np.zeros(start.size, dtype=bool)
+        probed = False
+        while len(self.steps) < self.max_evaluations:
+            proposal = propose(self.problem, point, self.damping)
+            self.annotate(point, proposal)
+            if proposal.decrement <= max(self.tolerance, NOISE * abs(point.value.criterion)):
+                point = self.polish(point, proposal)
+                released = None if probed else self.leave_bounds(point)
+                if released is None:
+                    return self.finish(point, True, "the predicted decrease is below the tolerance")
+                point, probed = released, True
+                continue
+            again = proposal.shrunk & shrunk_before
+            moved = self.try_bounds(point, proposal, again) if again.any() else None
+            moved = moved or self.try_step(point, proposal)
+            if moved is not None:
+                point, shrunk_before = moved, proposal.shrunk
+            elif self.damping > MAX_DAMPING:
+                return self.finish(point, False, "no step lowers the criterion although its gradient is not zero")
+        return self.finish(point, False, f"stopped after {self.max_evaluations} evaluations")
+
+    def model(self, theta: FloatArray, value: V) -> Point[V]:
+        slopes = self.problem.slopes(value)
+        hessian, scale = quadratic_model(slopes, free_parameters(self.problem, theta))
+        return Point(theta, value, slopes.gradient, hessian, scale)
+
+    def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
+        """The point after a step, or None (and more damping) where the criterion does not follow the model."""
+        theta = point.theta + proposal.step
+        value = self.problem.value(theta)
+        decrease = point.value.criterion - value.criterion
+        accepted = bool(decrease > 1e-4 * proposal.decrement)
+        self.record(theta, value.criterion, "newton" if self.damping == 0.0 else "damped", accepted)
+        ratio = decrease / proposal.decrement
+        if not accepted or ratio < 0.25:
+            self.damping = max(4.0 * self.damping, FIRST_DAMPING)
+        elif ratio > 0.75:
+            self.damping = self.damping / 10.0 if self.damping > 0.01 * FIRST_DAMPING else 0.0
+        return self.model(theta, value) if accepted else None
+
+    def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
+        """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
+        theta = point.theta + proposal.step
+        for index in np.flatnonzero(diagonals):
+            theta = self.problem.collapse(theta, int(index))
+        value = self.problem.value(theta)
+        accepted = bool(value.criterion <= point.value.criterion)
+        self.record(theta, value.criterion, "boundary", accepted)
+        return self.model(theta, value) if accepted else None
+
+    def polish(self, point: Point[V], proposal: Proposal) -> Point[V]:
+        """The last step, taken without new derivatives when it does not raise the criterion."""
+        if not np.any(proposal.step):
+            return point
+        theta = point.theta + proposal.step
+        value = self.problem.value(theta)
+        accepted = bool(value.criterion <= point.value.criterion)
+        self.record(theta, value.criterion, "last", accepted)
+        return replace(point, theta=theta, value=value) if accepted else point
+
+    def leave_bounds(self, point: Point[V]) -> Point[V] | None:
+        """A point off the bounds from which the criterion falls, or None where every 0 is a true one."""
+        problem = self.problem
+        at_zero = problem.on_diagonal & (point.theta == 0.0)
+        if not at_zero.any():
+            return None
+        probe = np.where(at_zero, PROBE * problem.scale, point.theta)
+        value = problem.value(probe)
+        slopes = problem.slopes(value)
+        falls = at_zero & (slopes.gradient < 0.0)
+        self.record(probe, value.criterion, "probe", bool(falls.any()))
+        if not falls.any():
+            return None
+        theta = np.where(falls, PROBE * problem.scale, point.theta)
+        return self.model(theta, problem.value(theta))
+
+    def record(self, theta: FloatArray, criterion: float, kind: str, accepted: bool) -> None:
+        seconds = time.perf_counter() - self.began
+        self.steps.append(Step(theta, criterion, np.nan, np.nan, kind, accepted, seconds))
+        if self.report is not None:
+            self.report(self.steps[-1])
+
+    def annotate(self, point: Point[V], proposal: Proposal) -> None:
+        """Enter gradient and predicted decrease at the step that led to `point`."""
+        for i in range(len(self.steps) - 1, -1, -1):
+            if self.steps[i].theta is point.theta:
+                free = free_parameters(self.problem, point.theta)
+                norm = float(np.linalg.norm(point.gradient[free]))
+                self.steps[i] = replace(self.steps[i], gradient_norm=norm, decrement=proposal.decrement)
+                return
+
+    def finish(self, point: Point[V], converged: bool, message: str) -> Optimum[V]:
+        return Optimum(point.theta, point.value, tuple(self.steps), converged, message)
+
+
+MAX_DAMPING = 1e8
+"""Damping beyond which a step is too short to change anything."""
+
+
+def free_parameters(problem: Problem[V], theta: FloatArray) -> NDArray[np.bool_]:
+    """Parameters that can move: all but the columns whose diagonal is 0; shape (m,)."""
+    zero_columns = problem.column[problem.on_diagonal & (theta == 0.0)]
+    return ~np.isin(problem.column, zero_columns)
+
+
+def quadratic_model(slopes: Slopes, free: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Hessian to use, and the diagonal that damping is relative to.
+
+    Average information plus curvature where that is positive definite, the average information alone elsewhere.
+    """
+    information = slopes.information
+    diagonal = np.maximum(np.diag(information), np.finfo(float).tiny)
+    with_curvature = information + slopes.curvature
+    root = np.sqrt(diagonal[free])
+    scaled = with_curvature[np.ix_(free, free)] / np.outer(root, root)
+    definite = free.any() and np.linalg.eigvalsh(scaled)[0] > 1e-6
+    return (with_curvature if definite else information), diagonal
+
+
+def propose(problem: Problem[V], point: Point[V], damping: float) -> Proposal:
+    """Minimiser of the quadratic model, each diagonal between `SHRINK` and `GROW`; active-set iterations."""
+    theta = point.theta
+    H = point.hessian + (damping + 1e-10) * np.diag(point.damping_scale)
+    lower = np.where(problem.on_diagonal, SHRINK * theta, -np.inf) - theta
+    upper = np.where(problem.on_diagonal, GROW * theta + problem.scale, np.inf) - theta
+    open_ = free_parameters(problem, theta)
+    held_low = np.zeros(theta.size, dtype=bool)
+    step = np.zeros(theta.size)
+    while open_.any():
+        rhs = -(point.gradient + H[:, ~open_] @ step[~open_])[open_]
+        step[open_] = np.linalg.solve(H[np.ix_(open_, open_)], rhs)
+        low, high = open_ & (step < lower), open_ & (step > upper)
+        if not (low.any() or high.any()):
+            break
+        step[low], step[high] = lower[low], upper[high]
+        held_low |= low
+        open_ &= ~(low | high)
+    decrement = -float(point.gradient @ step + 0.5 * step @ point.hessian @ step)
+    return Proposal(step, max(decrement, 0.0), held_low)
