@@ -1,0 +1,334 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crosslmm.design import accumulate, build_design
+from crosslmm.design.qr import independent_columns, triangular_factor
+from crosslmm.errors import DataError, ModelError, RankDeficiencyWarning
+from crosslmm.formula import parse
+
+N = 60
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(5)
+    g = np.append(list("abcde"), rng.choice(list("abcde"), N - 5))
+    frame = pd.DataFrame({"y": rng.normal(size=N), "x": rng.normal(size=N), "g": g, "h": rng.integers(1, 4, N)})
+    return frame.assign(f=pd.Categorical(rng.choice(list("pq"), N), categories=["q", "none", "p"]), w=1.0 + frame.h)
+
+
+def design_of(formula, data, **options):
+    return build_design(parse(formula), data, **options)
+
+
+def dense_z(design, f):
+    """Z of one factor in standardised coordinates, columns of a level side by side."""
+    Z = design.Z[f] @ design.layout.standardization.z_bases[f]
+    n, k = Z.shape
+    dense = np.zeros((n, design.layout.factors[f].n_levels, k))
+    dense[np.arange(n), design.codes[f]] = Z
+    return dense
+
+
+# ---- cross-products
+
+
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_cross_products_equal_dense_products(data, weights):
+    design = design_of("y ~ x * f + (x | g) + (f || h) + (1 | g:h)", data, weights=weights, offset="x")
+    sums = accumulate(design)
+    s = design.layout.standardization
+    w = np.ones(N) if weights is None else design.weights
+    XY = np.column_stack([design.X @ s.x_basis, (design.y - design.offset - design.X @ s.origin) / s.scale])
+    Z = [dense_z(design, f) for f in range(len(design.Z))]
+    np.testing.assert_allclose(sums.fixed, XY.T * w @ XY, atol=1e-11)
+    assert sums.sum_log_weights == pytest.approx(np.log(w).sum())
+    for f, Zf in enumerate(Z):
+        np.testing.assert_allclose(sums.diagonal[f], np.einsum("nla,nlb,n->abl", Zf, Zf, w), atol=1e-11)
+        np.testing.assert_allclose(sums.border[f], np.einsum("nla,nj,n->alj", Zf, XY, w), atol=1e-11)
+    for f, g, block in sums.pairs:
+        expected = np.einsum("nia,njb,n->abij", Z[f], Z[g], w)
+        dense = np.zeros_like(expected)
+        dense[:, :, block.rows(), block.indices] = block.values
+        np.testing.assert_allclose(dense, expected, atol=1e-11)
+
+
+def test_sums_over_slices_add_up(data):
+    design = design_of("y ~ x + (x | g) + (1 | h)", data, weights="w")
+    whole = accumulate(design)
+    parts = accumulate(design, slice(0, 7)) + accumulate(design, slice(7, 7)) + accumulate(design, slice(7, None))
+    assert parts.n == whole.n == N
+    assert parts.sum_log_weights == pytest.approx(whole.sum_log_weights)
+    np.testing.assert_allclose(parts.fixed, whole.fixed, atol=1e-12)
+    for a, b in zip(parts.diagonal + parts.border, whole.diagonal + whole.border, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    for (_, _, a), (_, _, b) in zip(parts.pairs, whole.pairs, strict=True):
+        np.testing.assert_array_equal(a.indptr, b.indptr)
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_allclose(a.values, b.values, atol=1e-12)
+
+
+# ---- standardisation
+
+
+def test_standardised_columns_are_orthogonal_with_mean_square_one(data):
+    design = design_of("y ~ x * f + (x + w | g) + (0 + x || h)", data)
+    s = design.layout.standardization
+    X = design.X @ s.x_basis
+    np.testing.assert_allclose(X.T @ X / N, np.eye(X.shape[1]), atol=1e-12)
+    Z = design.Z[0] @ s.z_bases[0]
+    np.testing.assert_allclose(Z.T @ Z / N, np.eye(3), atol=1e-12)
+    y = (design.y - design.X @ s.origin) / s.scale
+    np.testing.assert_allclose(X.T @ y, 0.0, atol=1e-11)
+    assert y @ y / N == pytest.approx(1.0)
+    assert np.all(np.tril(s.x_basis, -1) == 0.0)
+
+
+def test_shifted_and_scaled_data_give_the_same_cross_products(data):
+    formula = parse("y ~ x + (x | g)")
+    plain = accumulate(build_design(formula, data))
+    moved = accumulate(build_design(formula, data.assign(y=data.y + 1e6, x=1e6 + data.x)))
+    scaled = accumulate(build_design(formula, data.assign(y=1e6 * data.y, x=1e-6 * data.x)))
+    for other, tolerance in ((moved, 1e-7), (scaled, 1e-12)):
+        np.testing.assert_allclose(other.fixed, plain.fixed, atol=tolerance)
+        np.testing.assert_allclose(other.diagonal[0], plain.diagonal[0], atol=tolerance)
+        np.testing.assert_allclose(other.border[0], plain.border[0], atol=tolerance)
+
+
+def test_dependent_and_zero_random_columns_are_only_scaled(data):
+    design = design_of("y ~ x + (1 + x + twice + none | g)", data.assign(twice=2 * data.x, none=0.0))
+    basis = design.layout.standardization.z_bases[0]
+    assert np.linalg.matrix_rank(basis) == 4
+    np.testing.assert_array_equal(basis[:3, 3], 0.0)
+    np.testing.assert_array_equal(basis[[0, 1, 3], 2], 0.0)
+    assert basis[3, 3] == 1.0
+
+
+@pytest.mark.parametrize("n", [10, 1500, 9001])
+def test_triangular_factor_by_blocks(n):
+    A = np.random.default_rng(1).normal(size=(n, 4))
+    R = triangular_factor(A)
+    assert R.shape == (4, 4)
+    np.testing.assert_allclose(R.T @ R, A.T @ A, rtol=1e-12, atol=1e-10)
+
+
+def test_independent_columns_keep_the_earlier_ones():
+    a, b = np.random.default_rng(2).normal(size=(2, 30))
+    A = np.column_stack([a, 0 * a, 2 * a, b, a - b + 1e-10 * a**2, a + 1e-5 * b**2])
+    np.testing.assert_array_equal(independent_columns(triangular_factor(A)), [0, 3, 5])
+
+
+# ---- fixed effects
+
+
+def test_redundant_fixed_columns_are_dropped_and_named(data):
+    with pytest.warns(RankDeficiencyWarning, match="'twice'"):
+        design = design_of("y ~ x + twice + f + (1 | g)", data.assign(twice=2 * data.x))
+    assert design.fixed_names == ("Intercept", "x", "f[T.p]") and design.X.shape == (N, 3)
+    assert design.dropped_names == design.layout.dropped == ("twice",)
+    remade = design.fixed_spec.get_model_matrix(data.assign(twice=2 * data.x, f=data.f.astype(str)))
+    np.testing.assert_array_equal(remade[:, design.fixed_kept], design.X)
+
+
+def test_no_fixed_effects(data):
+    design = design_of("y ~ 0 + (1 | g)", data)
+    assert design.X.shape == (N, 0)
+    assert design.layout.standardization.scale == pytest.approx(np.sqrt(np.mean(data.y**2)))
+    assert accumulate(design).fixed[0, 0] == pytest.approx(N)
+
+
+def test_transformations_and_context(data):
+    design = design_of(
+        "np.exp(y) ~ scale(w) + bs(x, df=4) + square(`h`) + (1 | g)", data, context={"square": np.square}
+    )
+    np.testing.assert_allclose(design.y, np.exp(data.y))
+    np.testing.assert_allclose(design.X[:, design.fixed_names.index("square(`h`)")], data.h**2)
+    assert design.X.shape == (N, 7)
+
+
+# ---- grouping
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        (["b", "a", "b", "c"], ["a", "b", "c"]),
+        ([10, 2, 10, 1], [1, 2, 10]),
+        ([2.0, 1.0, 2.0, 10.0], [1, 2, 10]),
+        ([0.5, 1.5, 0.5, 2.0], [0.5, 1.5, 2.0]),
+        ([True, False, True, True], [False, True]),
+        ([2**60, -5, 2**60, 7], [-5, 7, 2**60]),
+        (pd.Categorical(list("bacb"), categories=list("zcba")), ["c", "b", "a"]),
+        (pd.array([3, 1, 3, 2], dtype="Int64"), [1, 2, 3]),
+        (pd.array(["b", "a", "b", "b"], dtype="string"), ["a", "b"]),
+        (pd.array([True, False, True, True], dtype="boolean"), [False, True]),
+        (pd.Series([1, 10, 2, 2], dtype=object), [1, 2, 10]),
+        (pd.to_datetime(["2020-02-01", "2020-01-01"] * 2), [pd.Timestamp("2020-01-01"), pd.Timestamp("2020-02-01")]),
+        (pd.Series(["a", 1, "a", 1], dtype=object), [1, "a"]),
+    ],
+)
+def test_levels_of_any_dtype(values, levels):
+    values = pd.Series(values).repeat(3).reset_index(drop=True)
+    design = design_of("y ~ 1 + (1 | g)", pd.DataFrame({"y": np.arange(12.0), "g": values}))
+    assert list(design.layout.factors[0].levels) == levels
+    assert design.codes[0].dtype == np.int32
+    assert [levels[code] for code in design.codes[0]] == list(values)
+
+
+def test_interactions_keep_the_combinations_that_occur():
+    frame = pd.DataFrame({"y": np.arange(8.0), "a": list("qqppqqpp"), "b": [10, 2] * 4, "c": list("xxxxyyxx")})
+    design = design_of("y ~ 1 + (1 | a/b/c)", frame)
+    names = {factor.name: list(factor.levels) for factor in design.layout.factors}
+    assert list(names) == ["c:(b:a)", "b:a", "a"]
+    assert names["c:(b:a)"] == ["x:2:p", "x:2:q", "x:10:p", "x:10:q", "y:2:q", "y:10:q"]
+    assert names["b:a"] == ["2:p", "2:q", "10:p", "10:q"]
+    labels = design.layout.factors[0].levels[design.codes[0]]
+    assert list(labels) == [f"{c}:{b}:{a}" for a, b, c in zip(frame.a, frame.b, frame.c, strict=True)]
+
+
+# ---- order of terms (lme4)
+
+
+@pytest.mark.parametrize(
+    ("formula", "groups"),
+    [
+        ("y ~ (1 | g) + (1 | h)", ["g", "h"]),
+        ("y ~ (1 | h) + (1 | g)", ["g", "h"]),
+        ("y ~ (x || g)", ["g", "g.1"]),
+        ("y ~ (1 | h/f)", ["f:h", "h"]),
+        ("y ~ (1 | h) + (x || g)", ["g", "g.1", "h"]),
+    ],
+)
+def test_term_order_and_groups(data, formula, groups):
+    assert [term.group for term in design_of(formula, data).layout.terms] == groups
+
+
+def test_ties_are_reversed_when_terms_are_sorted(data):
+    layout = design_of("y ~ x + (1 | h) + (x || g)", data).layout
+    assert [term.label for term in layout.terms] == ["(0 + x | g)", "(1 | g)", "(1 | h)"]
+    assert layout.theta_names == ("g.x", "g.1.Intercept", "h.Intercept")
+    assert layout.factors[0].columns == ("x", "Intercept")
+    assert [term.columns for term in layout.terms] == [(0,), (1,), (0,)]
+
+
+def test_categorical_variable_within_double_bars_keeps_a_block(data):
+    layout = design_of("y ~ x + (x + f || g)", data).layout
+    assert layout.factors[0].columns == ("Intercept", "x", "f[q]", "f[p]")
+    assert [term.covariance.n_theta for term in layout.terms] == [1, 1, 3]
+
+
+# ---- tables of other kinds
+
+
+def test_tables_of_any_kind_agree(data):
+    polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    data = data.assign(k=data.h.astype("Int64"))
+    data.loc[3, "k"] = pd.NA
+    data.loc[4, "g"] = None
+    formula = parse("y ~ x + f + k + (f | g) + (1 | k)")
+    expected = build_design(formula, data)
+    enum = polars.from_pandas(data.assign(f=data.f.astype(str)))
+    enum = enum.with_columns(polars.col("f").cast(polars.Enum(["q", "none", "p"])))
+    for table in (enum, pyarrow.Table.from_pandas(data), {name: data[name].array for name in data}):
+        design = build_design(formula, table)
+        assert design.n_dropped == expected.n_dropped == 2
+        np.testing.assert_array_equal(design.X, expected.X)
+        assert design.fixed_names == expected.fixed_names
+        for f, factor in enumerate(expected.layout.factors):
+            assert list(design.layout.factors[f].levels) == list(factor.levels)
+            np.testing.assert_array_equal(design.codes[f], expected.codes[f])
+            np.testing.assert_array_equal(design.Z[f], expected.Z[f])
+
+
+def test_input_is_not_modified_and_rows_keep_their_labels(data):
+    data = data.set_index(pd.Index([f"row{i}" for i in range(N)]))
+    data.loc["row5", "x"] = np.nan
+    before = data.copy(deep=True)
+    design = design_of("y ~ x + f + (x | g)", data, weights="w")
+    design.y[:] = design.X[:] = design.weights[:] = 0.0
+    pd.testing.assert_frame_equal(data, before)
+    assert list(design.row_labels) == [label for label in data.index if label != "row5"]
+
+
+def test_design_can_be_pickled(data):
+    design = design_of("y ~ poly(x, 2) + f + (x | g)", data)
+    again = pickle.loads(pickle.dumps(design))
+    data = data.assign(f=data.f.astype(str))
+    np.testing.assert_allclose(again.fixed_spec.get_model_matrix(data), design.X)
+    np.testing.assert_allclose(again.random_specs[0].get_model_matrix(data), design.Z[0])
+
+
+# ---- missing values, weights, offset
+
+
+def test_rows_with_missing_values_are_dropped(data):
+    data.loc[[3, 4], "x"] = np.nan
+    data.loc[5, "g"] = None
+    weights = np.ones(N)
+    weights[0] = np.nan
+    data["unused"] = np.nan
+    design = design_of("y ~ x + (1 | g)", data, weights=weights, offset=pd.Series(np.arange(N)))
+    assert (design.n, design.n_dropped) == (N - 4, 4)
+    assert design.offset[:3].tolist() == [1.0, 2.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("formula", "change", "options", "says"),
+    [
+        ("y ~ X2 + (1|g)", {}, {}, "no column 'X2'"),
+        ("y ~ x + (1|G)", {}, {}, "did you mean 'g'"),
+        ("y ~ nosuch(x) + (1|g)", {}, {}, "calls 'nosuch'"),
+        ("y ~ I(x @ 'a') + (1|g)", {}, {}, "cannot be evaluated"),
+        ("f ~ x + (1|g)", {}, {}, "categorical"),
+        ("y + x ~ 1 + (1|g)", {}, {}, "one numeric column"),
+        ("y ~ x + (1|g)", {"y": 3.0}, {}, "is 3 in all 60 rows"),
+        ("np.log(y) ~ x + (1|g)", {}, {}, r"not finite numbers: 'np.log\(y\)' in \d+ rows"),
+        ("y ~ x + (1|g)", {"x": np.inf}, {}, "the fixed part .* 'x' in 60 rows"),
+        ("y ~ 1 + (x|g)", {"x": np.inf}, {}, r"the random part '1 \+ x'"),
+        ("y ~ x + (1|g)", {"x": np.nan}, {}, r"every row misses a value; .* 'x' \(60\)"),
+        ("y ~ x + (1|g)", {"x": np.where(np.arange(N) < 2, np.nan, 1.0)}, {"missing": "raise"}, r"'x' \(2\)"),
+        ("y ~ x + (1|g)", {}, {"missing": "ignore"}, "'drop' or 'raise'"),
+        ("y ~ x + (1|g)", {}, {"weights": np.zeros(N)}, "greater than 0, but 60"),
+        ("y ~ x + (1|g)", {}, {"weights": [1.0, 2.0]}, "one number for each of the 60 rows"),
+        ("y ~ x + (1|g)", {}, {"weights": "g"}, "weights must be numbers"),
+        ("y ~ x + (1|g)", {}, {"weights": "nosuch"}, "no column 'nosuch'"),
+        ("y ~ x + (1|g)", {}, {"weights": pd.Series(np.ones(N), index=range(1, N + 1))}, "index of weights"),
+        ("y ~ x + (1|g)", {}, {"offset": np.full(N, np.inf)}, "offset"),
+        ("y ~ x + (1|q)", {"q": np.where(np.arange(N) < 9, np.inf, 1.0)}, {}, "'q' has infinite values"),
+    ],
+)
+def test_data_errors(data, formula, change, options, says):
+    with pytest.raises(DataError, match=says), np.errstate(all="ignore"):
+        design_of(formula, data.assign(**change), **options)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ([1, 2], "not builtins.list"),
+        (pd.DataFrame({"y": [], "g": []}), "no rows"),
+        ({"y": [1.0, 2.0], "g": ["a"]}, "one length"),
+        (pd.DataFrame([[1.0, "a", "b"]], columns=["y", "g", "g"]), "2 columns named 'g'"),
+    ],
+)
+def test_tables_that_are_refused(table, says):
+    with pytest.raises(DataError, match=says):
+        design_of("y ~ 1 + (1 | g)", table)
+
+
+@pytest.mark.parametrize(
+    ("formula", "change", "says"),
+    [
+        ("y ~ x + (1|q)", {"q": "same"}, "'q' has one level"),
+        ("y ~ x + (1|q)", {"q": np.arange(N)}, "has 60 levels, but there are only 60 rows"),
+        ("y ~ x + (x|q)", {"q": np.arange(N) // 2}, "30 levels times 2 columns = 60 random effects"),
+        ("y ~ C(q) + (1|g)", {"q": np.arange(N)}, "60 independent columns"),
+        ("y ~ copy + (1|g)", {"copy": lambda d: 2 * d.y + 1}, "fit the response 'y' perfectly"),
+    ],
+)
+def test_model_errors(data, formula, change, says):
+    with pytest.raises(ModelError, match=says):
+        design_of(formula, data.assign(**change))
