@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import crosslmm
-
-PACKAGE = Path(crosslmm.__file__).parent
+PACKAGE = Path(__file__).resolve().parents[1] / "crosslmm"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 WAIST = ["errors", "covariance", "layout", "crossproducts"]
