@@ -230,7 +230,7 @@ def test_tables_of_any_kind_agree(data):
     data.loc[4, "g"] = None
     formula = parse("y ~ x + f + k + (f | g) + (1 | k)")
     expected = build_design(formula, data)
-    enum = polars.from_pandas(data.assign(f=data.f.astype(str)))
+    enum = polars.from_pandas(data.assign(f=data.f.astype(str), g=data.g.astype("category")))
     enum = enum.with_columns(polars.col("f").cast(polars.Enum(["q", "none", "p"])))
     for table in (enum, pyarrow.Table.from_pandas(data), {name: data[name].array for name in data}):
         design = build_design(formula, table)

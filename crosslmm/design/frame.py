@@ -118,10 +118,14 @@ def _foreign_column(column: Any) -> pd.Series:
     dtype = column.dtype
     if column.implementation.is_pyarrow() and dtype in (nw.Categorical, nw.String):
         return pd.Series(column.to_native().to_pandas())
-    if isinstance(dtype, nw.Enum):
-        return pd.Series(pd.Categorical(column.to_list(), categories=list(dtype.categories)))
-    if dtype == nw.Categorical:  # polars' categories have no order of their own
-        return pd.Series(pd.Categorical(column.to_list()))
+    if dtype in (nw.Categorical, nw.Enum):
+        # The categories of a polars Categorical have no order of their own.
+        enumerated = isinstance(dtype, nw.Enum)
+        categories = list(dtype.categories) if enumerated else sorted(column.drop_nulls().unique().to_list())
+        if not categories:
+            return pd.Series([None] * len(column), dtype=object)
+        codes = column.replace_strict(categories, list(range(len(categories))), return_dtype=nw.Int32)
+        return pd.Series(pd.Categorical.from_codes(codes.fill_null(-1).to_numpy(), categories=pd.Index(categories)))
     if dtype == nw.String or (dtype == nw.Boolean and column.null_count() > 0) or dtype == nw.Date:
         values = pd.Series(column.to_list())
         return pd.Series(pd.to_datetime(values)) if dtype == nw.Date else values
