@@ -112,6 +112,15 @@ PROBLEMS: dict[str, Problem] = {
             **_SLEEP,
         ),
         Problem(
+            name="penicillin",
+            about="144 rows, 24 plates x 6 samples",
+            response="diameter",
+            fixed="1",
+            random=_intercepts("plate", "sample"),
+            factors=("plate", "sample"),
+            data=_load("penicillin"),
+        ),
+        Problem(
             name="insteval_3",
             about="73,421 ratings, 2,972 students x 1,128 lecturers x 14 departments",
             fixed="1 + service",

@@ -76,6 +76,7 @@ def _record(row: Row, lme4: float, lowest: float) -> dict[str, object]:
         "peak_mb": f"{row.peak_mb:.1f}",
         "times_lme4": f"{lme4 / row.best:.2f}",
         "above_best": f"{row.criterion - lowest:.2e}",
+        "calls": str(row.calls) if row.calls else "",
     }
     return asdict(row) | {name: "" if text == "nan" else text for name, text in figures.items()}
 
