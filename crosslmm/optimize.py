@@ -35,6 +35,22 @@ FIRST_DAMPING = 0.1
 """Damping, relative to the information's diagonal, after the first step that failed."""
 
 
+MEMORY = 4
+"""Earlier steps whose secants are kept, besides the last."""
+
+LOCAL = 0.2
+"""Decrease of the criterion (deviance units) below which a step is short enough for its secant to be trusted."""
+
+LEAST_CURVATURE = 0.05
+"""A secant enters the model only if the curvature along it is at least this part of the model's."""
+
+DEFINITE = 1e-6
+"""Smallest eigenvalue, in correlation form, of a Hessian that counts as positive definite."""
+
+MAX_DAMPING = 1e8
+"""Damping beyond which a step is too short to change anything."""
+
+
 class Criterion(Protocol):
     """A value with its criterion."""
 
@@ -184,6 +200,7 @@ class _Search(Generic[V]):
         self.steps: list[Step] = []
         self.began = time.perf_counter()
         self.damping = 0.0
+        self.pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def run(self, start: FloatArray) -> Optimum[V]:
         point = self.model(start, self.problem.value(start))
@@ -209,9 +226,15 @@ class _Search(Generic[V]):
                 return self.finish(point, False, "no step lowers the criterion although its gradient is not zero")
         return self.finish(point, False, f"stopped after {self.max_evaluations} evaluations")
 
-    def model(self, theta: FloatArray, value: V) -> Point[V]:
+    def model(self, theta: FloatArray, value: V, before: Point[V] | None = None) -> Point[V]:
+        """The point with its quadratic model; `before` is the point that a step within the bounds came from."""
         slopes = self.problem.slopes(value)
-        hessian, scale = quadratic_model(slopes, free_parameters(self.problem, theta))
+        free = free_parameters(self.problem, theta)
+        if before is None:
+            self.pairs = []
+        elif before.value.criterion - value.criterion < LOCAL:
+            self.pairs = [*self.pairs[-MEMORY:], (theta - before.theta, slopes.gradient - before.gradient)]
+        hessian, scale = quadratic_model(slopes, free, self.pairs)
         return Point(theta, value, slopes.gradient, hessian, scale)
 
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
@@ -226,7 +249,7 @@ class _Search(Generic[V]):
             self.damping = max(4.0 * self.damping, FIRST_DAMPING)
         elif ratio > 0.75:
             self.damping = self.damping / 10.0 if self.damping > 0.01 * FIRST_DAMPING else 0.0
-        return self.model(theta, value) if accepted else None
+        return self.model(theta, value, point) if accepted else None
 
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
         """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
@@ -283,28 +306,34 @@ class _Search(Generic[V]):
         return Optimum(point.theta, point.value, tuple(self.steps), converged, message)
 
 
-MAX_DAMPING = 1e8
-"""Damping beyond which a step is too short to change anything."""
-
-
 def free_parameters(problem: Problem[V], theta: FloatArray) -> NDArray[np.bool_]:
     """Parameters that can move: all but the columns whose diagonal is 0; shape (m,)."""
     zero_columns = problem.column[problem.on_diagonal & (theta == 0.0)]
     return ~np.isin(problem.column, zero_columns)
 
 
-def quadratic_model(slopes: Slopes, free: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def quadratic_model(
+    slopes: Slopes, free: NDArray[np.bool_], pairs: list[tuple[FloatArray, FloatArray]]
+) -> tuple[FloatArray, FloatArray]:
     """Hessian to use, and the diagonal that damping is relative to.
 
-    Average information plus curvature where that is positive definite, the average information alone elsewhere.
+    Average information plus curvature where that is positive definite, the average information alone elsewhere;
+    then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each recent pair of a step and the change of the
+    gradient along it, which turns the linear convergence of the average information into a superlinear one.
     """
     information = slopes.information
     diagonal = np.maximum(np.diag(information), np.finfo(float).tiny)
     with_curvature = information + slopes.curvature
     root = np.sqrt(diagonal[free])
     scaled = with_curvature[np.ix_(free, free)] / np.outer(root, root)
-    definite = free.any() and np.linalg.eigvalsh(scaled)[0] > 1e-6
-    return (with_curvature if definite else information), diagonal
+    definite = free.any() and np.linalg.eigvalsh(scaled)[0] > DEFINITE
+    H = with_curvature if definite else information
+    for step, change in pairs:
+        product = H @ step
+        along, observed = float(step @ product), float(step @ change)
+        if along > 0.0 and observed > LEAST_CURVATURE * along:
+            H = H - np.outer(product, product) / along + np.outer(change, change) / observed
+    return H, diagonal
 
 
 def propose(problem: Problem[V], point: Point[V], damping: float) -> Proposal:

@@ -1,0 +1,40 @@
+"""crosslmm: linear mixed models with crossed random effects."""
+
+from crosslmm import datasets
+from crosslmm.engine.plan import DirectEngine, Plan
+from crosslmm.errors import (
+    ConvergenceWarning,
+    CrosslmmError,
+    CrosslmmWarning,
+    DataError,
+    DataWarning,
+    FormulaError,
+    ModelError,
+    NumericalError,
+    RankDeficiencyWarning,
+    ResourceError,
+)
+from crosslmm.model import MixedLM, lmer, mixedlm
+from crosslmm.results import MixedLMResults
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvergenceWarning",
+    "CrosslmmError",
+    "CrosslmmWarning",
+    "DataError",
+    "DataWarning",
+    "DirectEngine",
+    "FormulaError",
+    "MixedLM",
+    "MixedLMResults",
+    "ModelError",
+    "NumericalError",
+    "Plan",
+    "RankDeficiencyWarning",
+    "ResourceError",
+    "datasets",
+    "lmer",
+    "mixedlm",
+]

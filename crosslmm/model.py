@@ -1,0 +1,263 @@
+"""The model: a formula with its data, ready to be fitted any number of times."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.design import Design, accumulate, build_design
+from crosslmm.engine.plan import DirectEngine, Plan
+from crosslmm.errors import ConvergenceWarning, ModelError
+from crosslmm.fit import Iteration
+from crosslmm.formula import MixedFormula, parse
+from crosslmm.results import MixedLMResults
+
+if TYPE_CHECKING:
+    from crosslmm.engine.direct import DirectEquations
+    from crosslmm.objective import ObjectiveValue
+
+TOLERANCE = 1e-8
+"""Predicted decrease of the criterion (deviance units) at which the optimiser stops: 1e-4 of a standard error."""
+
+MAX_EVALUATIONS = 500
+
+
+@dataclass(frozen=True, repr=False)
+class MixedLM:
+    """A linear mixed model: ``y = X beta + Z b + e``.
+
+    Make one with `MixedLM.from_formula` (or `crosslmm.mixedlm`, the same function). Fitting returns a value and leaves
+    the model unchanged, so one model can be fitted by REML and ML, with any options, in any order.
+
+    Attributes
+    ----------
+    formula : MixedFormula
+    design : Design
+        The rows used: response, columns, levels, weights, offset.
+    """
+
+    formula: MixedFormula
+    design: Design
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: Any,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        missing: str = "drop",
+        context: Mapping[str, Any] | None = None,
+    ) -> MixedLM:
+        """Model from a formula and a table.
+
+        Parameters
+        ----------
+        formula : str
+            ``"y ~ x + (1 + x | g) + (1 | h)"``: an ordinary formulaic formula with lme4's random-effects terms.
+        data : pandas, polars or pyarrow table, or dict of columns
+            Never modified.
+        weights : str or array, optional
+            Prior weights w: the residual variance of row i is ``sigma^2 / w_i`` (as lme4).
+        offset : str or array, optional
+            A known part of the response, in its units.
+        missing : {"drop", "raise"}
+            What to do with rows that miss a value in any column used.
+        context : mapping, optional
+            Further names (functions, constants) that the formula may use.
+
+        Raises
+        ------
+        FormulaError
+            The formula cannot be read.
+        DataError
+            The data do not serve the formula.
+        ModelError
+            The model cannot be estimated from these data.
+
+        Warns
+        -----
+        RankDeficiencyWarning
+            Fixed-effects columns were dropped as combinations of others.
+        """
+        parsed = parse(formula)
+        design = build_design(parsed, data, weights=weights, offset=offset, missing=missing, context=context)
+        return cls(parsed, design)
+
+    def fit(
+        self,
+        reml: bool = True,
+        *,
+        engine: str | DirectEngine = "auto",
+        start: Any = None,
+        tolerance: float = TOLERANCE,
+        max_evaluations: int = MAX_EVALUATIONS,
+        verbose: bool = False,
+    ) -> MixedLMResults:
+        """Estimate the model.
+
+        Parameters
+        ----------
+        reml : bool
+            Restricted maximum likelihood (default), or maximum likelihood.
+        engine : {"auto", "direct"} or DirectEngine
+        start : array, optional
+            Theta to start from, in lme4's order and units.
+        tolerance : float
+            Predicted decrease of the criterion, in deviance units, at which to stop.
+        max_evaluations : int
+            Evaluations of the criterion after which to give up.
+        verbose : bool
+            Print the iterations as they are made, to standard error.
+
+        Returns
+        -------
+        MixedLMResults
+
+        Warns
+        -----
+        ConvergenceWarning
+            The optimiser stopped before its test was met.
+        """
+        from crosslmm.estimate import estimate
+
+        fit = estimate(
+            self.crossproducts,
+            self._equations(engine),
+            reml=reml,
+            start=None if start is None else self._theta(start),
+            tolerance=tolerance,
+            max_evaluations=max_evaluations,
+            report=_print_iteration if verbose else None,
+        )
+        if not fit.converged:
+            message = f"the fit did not converge: {fit.message}. See fit.optimization; other starts (start=) may help."
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        return MixedLMResults(self, fit)
+
+    def plan(self, engine: str | DirectEngine = "auto") -> Plan:
+        """Which engine a fit will use, how the blocks are stored and what an evaluation costs."""
+        return self._equations(engine).plan
+
+    def objective(self, theta: Any, reml: bool = True, *, engine: str | DirectEngine = "auto") -> ObjectiveValue:
+        """Criterion, gradient and average information at a theta, for an optimiser of your own.
+
+        Parameters
+        ----------
+        theta : array, shape (m,)
+            Relative covariance parameters in lme4's order and units (`theta_names`).
+        reml : bool
+        engine : {"auto", "direct"} or DirectEngine
+
+        Returns
+        -------
+        ObjectiveValue
+        """
+        from crosslmm.objective import objective_at
+
+        return objective_at(self._equations(engine), self.crossproducts, self._theta(theta), reml=reml)
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        """Names of the relative covariance parameters."""
+        return self.design.layout.theta_names
+
+    @cached_property
+    def crossproducts(self) -> CrossProducts:
+        """All that estimation needs of the rows."""
+        return accumulate(self.design)
+
+    @cached_property
+    def _default_equations(self) -> DirectEquations:
+        from crosslmm.engine.direct import prepare
+
+        return prepare(self.crossproducts, DirectEngine())
+
+    def _equations(self, engine: str | DirectEngine) -> DirectEquations:
+        from crosslmm.engine.direct import prepare
+
+        options = _engine_options(engine)
+        return self._default_equations if options == DirectEngine() else prepare(self.crossproducts, options)
+
+    def _theta(self, theta: Any) -> np.ndarray:
+        values = np.asarray(theta, dtype=float).ravel()
+        names = self.theta_names
+        if values.size != len(names):
+            raise ModelError(f"theta has {values.size} elements, expected {len(names)}: {', '.join(names)}")
+        if not np.isfinite(values).all():
+            raise ModelError("theta holds values that are not finite")
+        return values
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the factorisations cached beside the fields hold memory of C libraries and are cheap to make again
+        return {field.name: self.__dict__[field.name] for field in fields(self)}
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{f.name}: {f.n_levels:,}" for f in self.design.layout.factors)
+        return f"MixedLM({self.formula.source!r}, {self.design.n:,} rows, levels {groups})"
+
+
+def lmer(
+    formula: str,
+    data: Any,
+    reml: bool = True,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    missing: str = "drop",
+    context: Mapping[str, Any] | None = None,
+    engine: str | DirectEngine = "auto",
+    start: Any = None,
+    verbose: bool = False,
+) -> MixedLMResults:
+    """Build a model and fit it: ``MixedLM.from_formula(...).fit(...)``.
+
+    Parameters
+    ----------
+    formula, data, weights, offset, missing, context
+        See `MixedLM.from_formula`.
+    reml, engine, start, verbose
+        See `MixedLM.fit`.
+
+    Returns
+    -------
+    MixedLMResults
+
+    Examples
+    --------
+    >>> import crosslmm as clm
+    >>> fit = clm.lmer("Reaction ~ Days + (Days | Subject)", clm.datasets.load_sleepstudy())
+    >>> fit.fe_params.round(3).to_dict()
+    {'Intercept': 251.405, 'Days': 10.467}
+    """
+    _engine_options(engine)
+    model = MixedLM.from_formula(
+        formula, data, weights=weights, offset=offset, missing=missing, context=context
+    )
+    return model.fit(reml, engine=engine, start=start, verbose=verbose)
+
+
+mixedlm = MixedLM.from_formula
+
+
+def _engine_options(engine: str | DirectEngine) -> DirectEngine:
+    if isinstance(engine, DirectEngine):
+        return engine
+    if engine in ("auto", "direct"):
+        return DirectEngine()
+    raise ModelError(f"engine={engine!r}: expected 'auto', 'direct' or a DirectEngine(...)")
+
+
+def _print_iteration(iteration: Iteration) -> None:
+    theta = " ".join(f"{value:.5g}" for value in iteration.theta[:8])
+    mark = "" if iteration.accepted else "  (rejected)"
+    line = f"{iteration.seconds:8.2f} s  {iteration.step:<9} {iteration.criterion:18.8f}  theta {theta}{mark}"
+    print(line, file=sys.stderr, flush=True)

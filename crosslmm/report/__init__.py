@@ -1,0 +1,1 @@
+"""Reports: formatting only."""

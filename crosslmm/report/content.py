@@ -1,0 +1,41 @@
+"""What a report says, before it takes a form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from crosslmm.fit import Fit
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything the report of a fit shows.
+
+    Attributes
+    ----------
+    formula : str
+    fit : Fit
+    n_dropped : int
+        Rows left out because of a missing value.
+    weighted : bool
+    aic, bic : float
+    varcorr : DataFrame
+        Columns group, name1, name2, vcov, sdcor.
+    coefficients : DataFrame
+        One row per fixed effect.
+    resid : ndarray, shape (n,)
+        Residuals over sigma.
+    """
+
+    formula: str
+    fit: Fit
+    n_dropped: int
+    weighted: bool
+    aic: float
+    bic: float
+    varcorr: pd.DataFrame
+    coefficients: pd.DataFrame
+    resid: np.ndarray

@@ -1,0 +1,308 @@
+"""Results: pandas views over a `Fit`. Nothing here computes more than a transformation of names and shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from crosslmm.design.rows import Design
+from crosslmm.fit import Fit
+from crosslmm.report.content import ReportContent
+from crosslmm.report.html import render_html
+from crosslmm.report.text import render_text
+
+if TYPE_CHECKING:
+    from crosslmm.model import MixedLM
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A report that prints as text and shows as HTML in notebooks."""
+
+    content: ReportContent
+
+    def as_text(self) -> str:
+        """The report as plain text."""
+        return render_text(self.content)
+
+    def as_html(self) -> str:
+        """The report as an HTML fragment."""
+        return render_html(self.content)
+
+    def __str__(self) -> str:
+        return self.as_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
+
+
+@dataclass(frozen=True, repr=False)
+class MixedLMResults:
+    """A fitted linear mixed model.
+
+    Attributes
+    ----------
+    model : MixedLM
+        The model that was fitted; fitting left it as it was.
+    estimates : Fit
+        Every estimated number as arrays.
+    """
+
+    model: MixedLM
+    estimates: Fit
+
+    # --- fixed effects ---------------------------------------------------------------------------
+
+    @cached_property
+    def fe_params(self) -> pd.Series:
+        """Fixed effects."""
+        return pd.Series(self.estimates.beta, index=self._fixed_index, name="fe_params")
+
+    @cached_property
+    def bse_fe(self) -> pd.Series:
+        """Standard errors of the fixed effects."""
+        return pd.Series(self.estimates.beta_se, index=self._fixed_index, name="bse_fe")
+
+    @cached_property
+    def tvalues(self) -> pd.Series:
+        """Fixed effects over their standard errors."""
+        return (self.fe_params / self.bse_fe).rename("tvalues")
+
+    @cached_property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues` by the normal distribution."""
+        return pd.Series(2.0 * stats.norm.sf(np.abs(self.tvalues)), index=self._fixed_index, name="pvalues")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects, ``sigma^2 (X' V^-1 X)^-1``."""
+        return pd.DataFrame(self.estimates.beta_cov, index=self._fixed_index, columns=self._fixed_index)
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Normal confidence intervals of the fixed effects.
+
+        Parameters
+        ----------
+        alpha : float
+            One minus the level, between 0 and 1.
+
+        Returns
+        -------
+        DataFrame
+            Columns 0 (lower) and 1 (upper), as in statsmodels.
+        """
+        if not 0.0 < alpha < 1.0:
+            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        half = stats.norm.ppf(1.0 - alpha / 2.0) * self.bse_fe
+        return pd.DataFrame({0: self.fe_params - half, 1: self.fe_params + half})
+
+    @property
+    def _fixed_index(self) -> pd.Index:
+        return pd.Index(self.estimates.layout.fixed)
+
+    # --- variance components ---------------------------------------------------------------------
+
+    @property
+    def scale(self) -> float:
+        """Residual variance sigma^2 (of an observation with weight 1)."""
+        return self.estimates.sigma**2
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return self.estimates.sigma
+
+    @cached_property
+    def theta(self) -> pd.Series:
+        """Relative covariance parameters, in lme4's order and units."""
+        return pd.Series(self.estimates.theta, index=pd.Index(self.estimates.layout.theta_names), name="theta")
+
+    @cached_property
+    def cov_re(self) -> dict[str, pd.DataFrame]:
+        """Covariance of the random effects of one level, by factor (zero between terms on one factor)."""
+        factors = self.estimates.layout.factors
+        return {
+            factor.name: pd.DataFrame(cov, index=list(factor.columns), columns=list(factor.columns))
+            for factor, cov in zip(factors, self.estimates.covariances, strict=True)
+        }
+
+    @cached_property
+    def varcorr(self) -> pd.DataFrame:
+        """Variances, then covariances, of every term and the residual variance last.
+
+        Returns
+        -------
+        DataFrame
+            Columns group, name1, name2, vcov, sdcor. Where name2 is missing, vcov is a variance and sdcor a standard
+            deviation; elsewhere a covariance and a correlation (nan where a standard deviation is 0).
+        """
+        rows = []
+        layout = self.estimates.layout
+        for term in layout.terms:
+            names = [layout.factors[term.factor].columns[j] for j in term.columns]
+            cov = self.estimates.covariances[term.factor][np.ix_(term.columns, term.columns)]
+            sd = np.sqrt(np.diag(cov))
+            rows += [(term.group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
+            if term.covariance.name != "unstructured":
+                continue
+            for j in range(len(names)):
+                for i in range(j + 1, len(names)):
+                    both = sd[i] * sd[j]
+                    rows.append((term.group, names[j], names[i], cov[i, j], cov[i, j] / both if both > 0 else np.nan))
+        rows.append(("Residual", None, None, self.scale, self.sigma))
+        return pd.DataFrame(rows, columns=["group", "name1", "name2", "vcov", "sdcor"])
+
+    # --- random effects --------------------------------------------------------------------------
+
+    @cached_property
+    def random_effects(self) -> dict[str, pd.DataFrame]:
+        """Conditional modes by factor: levels x columns."""
+        frames = {}
+        for factor, modes in zip(self.estimates.layout.factors, self.estimates.modes, strict=True):
+            index = pd.Index(factor.levels, name=factor.name)
+            frames[factor.name] = pd.DataFrame(modes, index=index, columns=list(factor.columns))
+        return frames
+
+    @property
+    def n_groups(self) -> dict[str, int]:
+        """Number of levels of every factor."""
+        return {factor.name: factor.n_levels for factor in self.estimates.layout.factors}
+
+    # --- likelihood ------------------------------------------------------------------------------
+
+    @property
+    def criterion(self) -> float:
+        """REML criterion, or deviance -2 log L under ML."""
+        return self.estimates.criterion
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood (restricted under REML)."""
+        return self.estimates.log_likelihood
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, counting fixed effects, covariance parameters and sigma."""
+        return self.criterion + 2.0 * self.estimates.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion with log(nobs), as lme4."""
+        return self.criterion + float(np.log(self.nobs)) * self.estimates.n_parameters
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    @cached_property
+    def fittedvalues(self) -> pd.Series:
+        """``offset + X beta + Z b`` of every row used, indexed like the data."""
+        design = self._design
+        fitted = design.X @ self.estimates.beta
+        if design.offset is not None:
+            fitted = fitted + design.offset
+        for codes, Z, modes in zip(design.codes, design.Z, self.estimates.modes, strict=True):
+            for j in range(Z.shape[1]):
+                fitted = fitted + Z[:, j] * modes[codes, j]
+        return pd.Series(fitted, index=design.row_labels, name="fittedvalues")
+
+    @cached_property
+    def resid(self) -> pd.Series:
+        """Response minus `fittedvalues`."""
+        return pd.Series(self._design.y - self.fittedvalues.to_numpy(), index=self._design.row_labels, name="resid")
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.estimates.n
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of a missing value."""
+        return self._design.n_dropped
+
+    @property
+    def df_resid(self) -> int:
+        """Rows used minus fixed effects."""
+        return self.nobs - self.estimates.beta.size
+
+    @property
+    def _design(self) -> Design:
+        return self.model.design
+
+    # --- the fit itself --------------------------------------------------------------------------
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser's test was met."""
+        return self.estimates.converged
+
+    @property
+    def singular(self) -> bool:
+        """Whether a random-effects covariance has less than full rank."""
+        return self.estimates.singular
+
+    @property
+    def method(self) -> str:
+        """``"REML"`` or ``"ML"``."""
+        return "REML" if self.estimates.reml else "ML"
+
+    @property
+    def formula(self) -> str:
+        """The formula as it was written."""
+        return self.model.formula.source
+
+    @cached_property
+    def optimization(self) -> pd.DataFrame:
+        """One row per evaluation of the criterion: what was tried, what came of it, and theta."""
+        names = list(self.estimates.layout.theta_names)
+        rows = [
+            (it.step, it.accepted, it.criterion, it.gradient_norm, it.decrement, it.seconds, *it.theta)
+            for it in self.estimates.iterations
+        ]
+        columns = ["step", "accepted", "criterion", "gradient_norm", "decrement", "seconds", *names]
+        return pd.DataFrame(rows, columns=columns)
+
+    # --- report ----------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """The report: what was fitted, how it went, variance components, fixed effects."""
+        coefficients = pd.DataFrame(
+            {
+                "estimate": self.fe_params,
+                "std. error": self.bse_fe,
+                "z": self.tvalues,
+                "P>|z|": self.pvalues,
+                "2.5%": self.conf_int()[0],
+                "97.5%": self.conf_int()[1],
+            }
+        )
+        return Summary(
+            ReportContent(
+                formula=self.formula,
+                fit=self.estimates,
+                n_dropped=self.n_dropped,
+                weighted=self._design.weights is not None,
+                aic=self.aic,
+                bic=self.bic,
+                varcorr=self.varcorr,
+                coefficients=coefficients,
+                resid=self._scaled_resid(),
+            )
+        )
+
+    def _scaled_resid(self) -> np.ndarray:
+        """Residuals over sigma, weighted; shape (n,)."""
+        resid = self.resid.to_numpy() / self.sigma
+        weights = self._design.weights
+        return resid if weights is None else resid * np.sqrt(weights)
+
+    def __repr__(self) -> str:
+        return self.summary().as_text()
+
+    def _repr_html_(self) -> str:
+        return self.summary().as_html()
