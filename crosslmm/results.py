@@ -287,6 +287,7 @@ class MixedLMResults:
                 fit=self.estimates,
                 n_dropped=self.n_dropped,
                 weighted=self._design.weights is not None,
+                offset=self._design.offset is not None,
                 aic=self.aic,
                 bic=self.bic,
                 varcorr=self.varcorr,

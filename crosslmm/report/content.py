@@ -21,11 +21,14 @@ class ReportContent:
     n_dropped : int
         Rows left out because of a missing value.
     weighted : bool
+        Whether rows have prior weights.
+    offset : bool
+        Whether a known part of the response was given.
     aic, bic : float
     varcorr : DataFrame
         Columns group, name1, name2, vcov, sdcor.
     coefficients : DataFrame
-        One row per fixed effect.
+        One row per fixed effect; columns estimate, std. error, z, P>|z|, lower and upper end of the 95% interval.
     resid : ndarray, shape (n,)
         Residuals over sigma.
     """
@@ -34,6 +37,7 @@ class ReportContent:
     fit: Fit
     n_dropped: int
     weighted: bool
+    offset: bool
     aic: float
     bic: float
     varcorr: pd.DataFrame
