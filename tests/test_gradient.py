@@ -99,7 +99,7 @@ def theta_at(where: str, model: clm.MixedLM, dense: Dense, reml: bool) -> np.nda
         "zero": np.zeros(len(units)),
         "some zeros": random,
     }
-    return model.fit(reml=reml).theta if where == "optimum" else points[where]
+    return model.fit(reml=reml).theta.to_numpy() if where == "optimum" else points[where]
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
@@ -108,10 +108,47 @@ def theta_at(where: str, model: clm.MixedLM, dense: Dense, reml: bool) -> np.nda
 def test_gradient_and_information(name, where, reml):
     model, dense = problem(name)
     theta = theta_at(where, model, dense, reml)
-    value = model.objective(theta, reml=reml)
+    check(model.objective(theta, reml=reml), dense, theta, reml, dense.gradient(theta, reml))
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("where", ["away", "zero", "some zeros"])
+@pytest.mark.parametrize("name", ["three crossed", "crossed slopes", "nested", "no fixed effects", "weights"])
+@pytest.mark.parametrize("rest", ["dense", "sparse"])
+def test_either_storage_of_the_equations(rest, name, where, reml):
+    model, dense = problem(name)
+    theta = theta_at(where, model, dense, reml)
+    value = model.objective(theta, reml=reml, engine=clm.DirectEngine(rest=rest))
+    check(value, dense, theta, reml, dense.score(theta, reml))
+
+
+@pytest.mark.parametrize("rest", ["dense", "sparse"])
+@pytest.mark.parametrize("formula", ["y ~ x + (1 + x | a) + (1 + x | b) + (1 | c)", "y ~ x + (1 + x | a) + (x || c)"])
+def test_many_levels(formula, rest):
+    """Levels of b lie within two levels of a at most, and c is crossed with both: sparse, with fill."""
+    rng = np.random.default_rng(5)
+    n = 300
+    a = np.arange(n) % 60
+    data = pd.DataFrame({"a": a, "b": a // 2 + rng.integers(0, 2, n), "c": rng.integers(0, 10, n)})
+    data["x"] = rng.normal(size=n) + 3
+    data["y"] = rng.normal(size=n) + 0.3 * data["x"] * rng.normal(size=60)[a]
+    one, slope = np.ones((n, 1)), np.stack([np.ones(n), data["x"]], axis=1)
+    a, b, c = (pd.factorize(data[key])[0] for key in "abc")
+    if "||" in formula:
+        terms, theta = [(a, slope), (c, one), (c, slope[:, 1:])], np.array([0.8, -0.3, 0.4, 0.5, 0.2])
+    else:
+        terms, theta = [(a, slope), (b, slope), (c, one)], np.array([0.8, -0.3, 0.4, 0.6, 0.1, 0.0, 0.5])
+    dense = Dense(data["y"], slope, terms)
+    model = clm.MixedLM.from_formula(formula, data)
+    for reml in (True, False):
+        value = model.objective(theta, reml=reml, engine=clm.DirectEngine(rest=rest))
+        check(value, dense, theta, reml, dense.score(theta, reml))
+
+
+def check(value, dense, theta, reml, gradient):
     assert value.criterion == pytest.approx(float(dense.criterion(theta, reml)), rel=1e-9)
 
-    expected = dense.gradient(theta, reml).astype(float) * dense.units
+    expected = gradient.astype(float) * dense.units
     error = np.asarray(value.gradient) * dense.units - expected
     assert np.abs(error).max() < 1e-7 * max(1.0, np.abs(expected).max())
 
@@ -125,7 +162,7 @@ def test_gradient_and_information(name, where, reml):
 @pytest.mark.parametrize("name", [name for name in CASES if "thousand" not in name])
 def test_gradient_vanishes_at_the_fit(name, reml):
     model, dense = problem(name)
-    theta = model.fit(reml=reml).theta
+    theta = model.fit(reml=reml).theta.to_numpy()
     gradient = dense.gradient(theta, reml).astype(float)
     inside = theta != 0
     assert np.abs(gradient[inside]).max(initial=0) < 1e-3

@@ -164,7 +164,7 @@ def test_covariate_of_mean_a_million_against_its_centred_twin(data, reml):
     theta = lower[np.tril_indices(2)][[0, 1, 2]]
     ours = clm.MixedLM.from_formula(formula, shifted).objective(theta, reml=reml).criterion
     theirs = clm.MixedLM.from_formula(formula, centred).objective(np.array([0.8, 0.2, 0.5]), reml=reml).criterion
-    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours == pytest.approx(theirs, abs=1e-6)
 
 
 @METHODS
@@ -176,6 +176,31 @@ def test_units_of_the_weights(data, reml):
     assert other.sigma == pytest.approx(fit.sigma * np.sqrt(10), rel=1e-5)
     np.testing.assert_allclose(other.varcorr["sdcor"][:-1], fit.varcorr["sdcor"][:-1], rtol=1e-5)
     np.testing.assert_allclose(other.fe_params / fit.bse_fe, fit.fe_params / fit.bse_fe, atol=1e-5)
+
+
+@METHODS
+def test_weights_of_two_are_doubled_rows(data, reml):
+    """At one theta: the same weighted sums, so the same fixed effects, modes and residual sum of squares."""
+    doubled = pd.concat([data, data], ignore_index=True)
+    theta = np.array([0.9, 0.2, 0.6, 0.7])
+    with pytest.warns(clm.ConvergenceWarning):
+        weighted = clm.MixedLM.from_formula(FORMULA, data.assign(w=2.0), weights="w").fit(
+            reml, start=theta, max_evaluations=1
+        )
+    with pytest.warns(clm.ConvergenceWarning):
+        repeated = clm.MixedLM.from_formula(FORMULA, doubled).fit(reml, start=theta, max_evaluations=1)
+    for fit in (weighted, repeated):
+        np.testing.assert_allclose(fit.theta, theta, rtol=1e-12)
+    se = weighted.bse_fe
+    np.testing.assert_allclose(repeated.fe_params / se, weighted.fe_params / se, rtol=0, atol=1e-9)
+    p = len(se) if reml else 0
+    n = len(data)
+    ratio = np.sqrt((n - p) / (2 * n - p))
+    assert repeated.sigma == pytest.approx(weighted.sigma * ratio, rel=1e-10)
+    np.testing.assert_allclose(repeated.bse_fe, se * ratio, rtol=1e-9)
+    for factor, modes in weighted.random_effects.items():
+        np.testing.assert_allclose(repeated.random_effects[factor], modes, rtol=0, atol=1e-9 * weighted.sigma)
+    np.testing.assert_allclose(repeated.fittedvalues[:n], weighted.fittedvalues, rtol=0, atol=1e-9 * weighted.sigma)
 
 
 def test_offset_is_subtracted_from_the_response(data, base):

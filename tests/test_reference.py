@@ -57,9 +57,8 @@ def test_sigma(name, reference_fit):
 
 def test_variances_and_correlations(name, reference_fit):
     ref, fit = load_model(name), reference_fit(name)
-    ours = [_varcorr_key(row) for row in fit.varcorr[["group", "name1", "name2"]].itertuples(index=False)]
-    theirs = [_varcorr_key((row["grp"], row["var1"], row["var2"])) for row in ref["varcorr"]]
-    assert ours == theirs
+    theirs = [(row["grp"], row["var1"], row["var2"]) for row in ref["varcorr"]]
+    assert _varcorr_keys(fit.varcorr) == theirs
     zero = {key[:2] for key, row in zip(theirs, ref["varcorr"], strict=True) if row["sdcor"] == 0 and key[2] is None}
     for key, sdcor, row in zip(theirs, fit.varcorr["sdcor"], ref["varcorr"], strict=True):
         group, name1, name2 = key
@@ -69,13 +68,15 @@ def test_variances_and_correlations(name, reference_fit):
             assert sdcor == pytest.approx(row["sdcor"], rel=TOLERANCE), key
 
 
-def _varcorr_key(names):
-    return tuple(None if pd.isna(text) or text == "" else r_name(text) for text in names)
+def _varcorr_keys(table):
+    """(group, name1, name2) of each row in R's names, None for a missing one."""
+    columns = [table[column] for column in ("group", "name1", "name2")]
+    return [tuple(None if pd.isna(text) else r_name(text) for text in row) for row in zip(*columns, strict=True)]
 
 
 def test_vcov_is_sdcor_squared_or_times_the_deviations(name, reference_fit):
     table = reference_fit(name).varcorr
-    keys = [_varcorr_key(row) for row in table[["group", "name1", "name2"]].itertuples(index=False)]
+    keys = _varcorr_keys(table)
     sd = {key[:2]: value for key, value in zip(keys, table["sdcor"], strict=True) if key[2] is None}
     for (group, name1, name2), vcov, sdcor in zip(keys, table["vcov"], table["sdcor"], strict=True):
         if name2 is None:
