@@ -227,25 +227,16 @@ class Layout:
         return np.concatenate(columns)
 
     def collapse(self, theta: FloatArray, index: int) -> FloatArray:
-        """Theta with one diagonal element set to 0: its column of the template vanishes.
+        """Theta with one diagonal element set to 0: the covariance of its term loses one rank.
 
-        What the column held below the diagonal moves to the columns after it, so that only the variance that
-        belongs to the diagonal element itself is lost.
+        What the column held below the diagonal is kept; the triangular form then ends in a zero column.
         """
         result = np.array(theta, dtype=float)
+        result[index] = 0.0
         term = next(t for t in self.terms if t.theta_slice.start <= index < t.theta_slice.stop)
-        cov = term.covariance
-        if cov.name != "unstructured":
-            result[index] = 0.0
-            return result
-        T = cov.template(result[term.theta_slice])
-        j = int(cov.cols[index - term.theta_start])
-        tail = np.concatenate([T[j + 1 :, j + 1 :], T[j + 1 :, [j]]], axis=1)
-        T[:, j] = 0.0
-        if tail.size:
-            R = np.linalg.qr(tail.T, mode="r")
-            T[j + 1 :, j + 1 :] = np.tril((np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R).T)
-        result[term.theta_slice] = cov.theta(T)
+        if term.covariance.name == "unstructured":
+            T = lower_factor(term.covariance.template(result[term.theta_slice]))
+            result[term.theta_slice] = term.covariance.theta(T)
         return result
 
     def restrict(self, factor: int) -> Layout:

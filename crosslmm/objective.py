@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from crosslmm.covariance import FloatArray
+from crosslmm.covariance import Covariance, FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
@@ -77,11 +77,15 @@ class Derivatives:
         Average information with sigma profiled out: approximates the Hessian (theory eq. (14)).
     curvature : ndarray, shape (m, m)
         What the second derivative of V by theta adds to the Hessian (theory eq. (15)); zero for factors at a singular template.
+    multipliers : tuple of ndarray or None, each (k, k)
+        Half the derivative of the criterion by the covariance T T' of each factor; None at a singular template.
+        At a minimum they are positive semi-definite, and 0 where the covariance has full rank.
     """
 
     gradient: FloatArray
     information: FloatArray
     curvature: FloatArray
+    multipliers: tuple[FloatArray | None, ...]
 
 
 @dataclass(frozen=True)
@@ -140,19 +144,31 @@ def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
     by_template = [
         2.0 * (BT - C @ T) for BT, C, T in zip(traces, spread, value.templates, strict=True)
     ]
-    m = len(directions.basis)
     gradient = np.array([np.vdot(by_template[f], E) for f, E in zip(directions.factor, directions.basis, strict=True)])
+    multipliers = tuple(
+        _multiplier(BT, C, T) for BT, C, T in zip(traces, spread, value.templates, strict=True)
+    )
     information = average_information(value, effects, directions)
+    return Derivatives(gradient, information, _curvature(multipliers, directions), multipliers)
+
+
+def _multiplier(trace: FloatArray, spread: FloatArray, T: FloatArray) -> FloatArray | None:
+    """``sum_l (Z' P Z)_ll - spread`` from ``sum_l (Z' P Z)_ll T``, where T can be divided by."""
+    if np.linalg.cond(T) > INVERTIBLE:
+        return None
+    slope = np.linalg.solve(T.T, trace.T).T - spread
+    return 0.5 * (slope + slope.T)
+
+
+def _curvature(multipliers: tuple[FloatArray | None, ...], directions: Directions) -> FloatArray:
+    m = len(directions.basis)
     curvature = np.zeros((m, m))
-    for f in np.unique(directions.factor):
+    for f, gamma in enumerate(multipliers):
         members = np.flatnonzero(directions.factor == f)
-        T = value.templates[f]
-        if np.linalg.cond(T) > INVERTIBLE:
-            continue
-        slope = np.linalg.solve(T.T, traces[f].T).T - spread[f]
-        E = np.stack([directions.basis[i] for i in members])
-        curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, 0.5 * (slope + slope.T), E)
-    return Derivatives(gradient, information, curvature)
+        if gamma is not None:
+            E = np.stack([directions.basis[i] for i in members])
+            curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
+    return curvature
 
 
 INVERTIBLE = 1e8
@@ -194,8 +210,65 @@ def criterion_problem(
         on_diagonal=layout.on_diagonal,
         column=layout.theta_column,
         collapse=layout.collapse,
+        leave=lambda theta: leave_boundary(equations, xp, theta, scale, reml=reml),
         scale=scale,
     )
+
+
+PROBE = 1e-3
+"""Distance from the boundary, in natural scales, at which its multipliers are read."""
+
+SIGNIFICANT = 1e-7
+"""A multiplier is negative if its eigenvalue is below minus this part of the largest: less is rounding."""
+
+
+def leave_boundary(
+    equations: Equations, xp: CrossProducts, theta: FloatArray, scale: FloatArray, *, reml: bool
+) -> FloatArray | None:
+    """A theta off the boundary in whose direction the criterion falls, or None where the boundary is right.
+
+    The criterion has a minimum at a covariance of less than full rank only if the multipliers (half its derivative by
+    the covariance) are positive semi-definite there: an eigenvector v of a negative one is a random effect whose
+    variance is missing. They are read at a hair off the boundary, where every template is invertible.
+    """
+    layout = xp.layout
+    zero = layout.on_diagonal & (theta == 0.0)
+    if not zero.any():
+        return None
+    probe = np.where(zero, PROBE * scale, theta)
+    value = evaluate(equations, xp, layout.templates(probe), reml=reml)
+    multipliers = differentiate(value, Directions(layout.theta_factor, layout.theta_basis)).multipliers
+    result = theta.copy()
+    for term in layout.terms:
+        part = term.theta_slice
+        gamma = multipliers[term.factor]
+        if gamma is None or not zero[part].any():
+            continue
+        step = PROBE * float(scale[part].max())
+        missing = _missing_effect(gamma[np.ix_(term.columns, term.columns)], term.covariance)
+        if missing is not None:
+            T = term.covariance.template(theta[part])
+            result[part] = term.covariance.theta(_with_effect(T, step * missing, term.covariance))
+    return None if np.array_equal(result, theta) else result
+
+
+def _missing_effect(gamma: FloatArray, covariance: Covariance) -> FloatArray | None:
+    """Direction (k,) in which a covariance should grow, or None."""
+    if covariance.name == "unstructured":
+        values, vectors = np.linalg.eigh(gamma)
+        return vectors[:, 0] if values[0] < -SIGNIFICANT * np.abs(values).max() else None
+    slopes = np.zeros(covariance.n_theta)
+    np.add.at(slopes, covariance.params, np.diag(gamma))
+    falls = slopes[covariance.params] < -SIGNIFICANT * np.abs(slopes).max()
+    return falls.astype(float) if falls.any() else None
+
+
+def _with_effect(T: FloatArray, effect: FloatArray, covariance: Covariance) -> FloatArray:
+    """Template of ``T T' + effect effect'`` within the structure."""
+    if covariance.name != "unstructured":
+        return np.sqrt(T**2 + np.diag(effect**2))
+    R = np.linalg.qr(np.vstack([T.T, effect[None, :]]), mode="r")
+    return np.tril((np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R).T)
 
 
 def objective_at(equations: Equations, xp: CrossProducts, theta: FloatArray, *, reml: bool) -> ObjectiveValue:

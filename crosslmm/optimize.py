@@ -25,9 +25,6 @@ SHRINK = 0.2
 GROW = 3.0
 """A diagonal element grows to no more than this multiple of itself plus its natural scale in one step."""
 
-PROBE = 1e-3
-"""Distance from 0, in natural scales, at which the sign of the derivative at a bound is read."""
-
 NOISE = 1e-13
 """Relative rounding error of the criterion: differences below it are not signal."""
 
@@ -83,9 +80,11 @@ class Problem(Generic[V]):
     on_diagonal : ndarray of bool, shape (m,)
         Parameters bounded below by 0, in which the criterion is even.
     column : ndarray of intp, shape (m,)
-        Parameters that vanish together when a diagonal one is 0 share a number.
+        Parameters in one column of a template share a number; the criterion is even in a whole column.
     collapse : callable
         ``(theta, index)`` to theta with diagonal element `index` set to 0.
+    leave : callable
+        Theta with zeros on the diagonal to one off the boundary from which the criterion falls, or None.
     scale : ndarray, shape (m,)
         Natural size of each parameter, positive.
     """
@@ -95,6 +94,7 @@ class Problem(Generic[V]):
     on_diagonal: NDArray[np.bool_]
     column: NDArray[np.intp]
     collapse: Callable[[FloatArray, int], FloatArray]
+    leave: Callable[[FloatArray], FloatArray | None]
     scale: FloatArray
 
 
@@ -239,7 +239,7 @@ class _Search(Generic[V]):
 
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
         """The point after a step, or None (and more damping) where the criterion does not follow the model."""
-        theta = point.theta + proposal.step
+        theta, flipped = positive_diagonal(self.problem, point.theta + proposal.step)
         value = self.problem.value(theta)
         decrease = point.value.criterion - value.criterion
         accepted = bool(decrease > 1e-4 * proposal.decrement)
@@ -249,11 +249,11 @@ class _Search(Generic[V]):
             self.damping = max(4.0 * self.damping, FIRST_DAMPING)
         elif ratio > 0.75:
             self.damping = self.damping / 10.0 if self.damping > 0.01 * FIRST_DAMPING else 0.0
-        return self.model(theta, value, point) if accepted else None
+        return self.model(theta, value, None if flipped else point) if accepted else None
 
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
         """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
-        theta = point.theta + proposal.step
+        theta, _ = positive_diagonal(self.problem, point.theta + proposal.step)
         for index in np.flatnonzero(diagonals):
             theta = self.problem.collapse(theta, int(index))
         value = self.problem.value(theta)
@@ -265,7 +265,7 @@ class _Search(Generic[V]):
         """The last step, taken without new derivatives when it does not raise the criterion."""
         if not np.any(proposal.step):
             return point
-        theta = point.theta + proposal.step
+        theta, _ = positive_diagonal(self.problem, point.theta + proposal.step)
         value = self.problem.value(theta)
         accepted = bool(value.criterion <= point.value.criterion)
         self.record(theta, value.criterion, "last", accepted)
@@ -273,19 +273,12 @@ class _Search(Generic[V]):
 
     def leave_bounds(self, point: Point[V]) -> Point[V] | None:
         """A point off the bounds from which the criterion falls, or None where every 0 is a true one."""
-        problem = self.problem
-        at_zero = problem.on_diagonal & (point.theta == 0.0)
-        if not at_zero.any():
+        theta = self.problem.leave(point.theta)
+        if theta is None:
             return None
-        probe = np.where(at_zero, PROBE * problem.scale, point.theta)
-        value = problem.value(probe)
-        slopes = problem.slopes(value)
-        falls = at_zero & (slopes.gradient < 0.0)
-        self.record(probe, value.criterion, "probe", bool(falls.any()))
-        if not falls.any():
-            return None
-        theta = np.where(falls, PROBE * problem.scale, point.theta)
-        return self.model(theta, problem.value(theta))
+        value = self.problem.value(theta)
+        self.record(theta, value.criterion, "release", True)
+        return self.model(theta, value)
 
     def record(self, theta: FloatArray, criterion: float, kind: str, accepted: bool) -> None:
         seconds = time.perf_counter() - self.began
@@ -307,9 +300,30 @@ class _Search(Generic[V]):
 
 
 def free_parameters(problem: Problem[V], theta: FloatArray) -> NDArray[np.bool_]:
-    """Parameters that can move: all but the columns whose diagonal is 0; shape (m,)."""
-    zero_columns = problem.column[problem.on_diagonal & (theta == 0.0)]
-    return ~np.isin(problem.column, zero_columns)
+    """Parameters that can move: all but the columns that are 0; shape (m,)."""
+    return np.isin(problem.column, problem.column[theta != 0.0])
+
+
+def positive_diagonal(problem: Problem[V], theta: FloatArray) -> tuple[FloatArray, bool]:
+    """Theta with the sign of every column chosen so that its diagonal is not negative, and whether any changed."""
+    negative = problem.column[problem.on_diagonal & (theta < 0.0)]
+    return np.where(np.isin(problem.column, negative), -theta, theta), bool(negative.size)
+
+
+def step_bounds(problem: Problem[V], theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How far one step may move each parameter, down and up.
+
+    A diagonal element that dominates its column stays between `SHRINK` and `GROW`. One that the elements below it
+    dominate may change its sign: the criterion is even in the column, not in it alone.
+    """
+    square = np.zeros(int(problem.column.max()) + 1)
+    np.add.at(square, problem.column, np.where(problem.on_diagonal, 0.0, theta**2))
+    below = np.sqrt(square[problem.column])
+    free_sign = below > theta
+    reach = GROW * np.maximum(theta, below) + problem.scale
+    low = np.where(free_sign, -reach, SHRINK * theta) - theta
+    bounded = problem.on_diagonal
+    return np.where(bounded, low, -np.inf), np.where(bounded, reach - theta, np.inf)
 
 
 def quadratic_model(
@@ -340,8 +354,7 @@ def propose(problem: Problem[V], point: Point[V], damping: float) -> Proposal:
     """Minimiser of the quadratic model, each diagonal between `SHRINK` and `GROW`; active-set iterations."""
     theta = point.theta
     H = point.hessian + (damping + 1e-10) * np.diag(point.damping_scale)
-    lower = np.where(problem.on_diagonal, SHRINK * theta, -np.inf) - theta
-    upper = np.where(problem.on_diagonal, GROW * theta + problem.scale, np.inf) - theta
+    lower, upper = step_bounds(problem, theta)
     open_ = free_parameters(problem, theta)
     held_low = np.zeros(theta.size, dtype=bool)
     step = np.zeros(theta.size)

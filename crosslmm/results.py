@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from crosslmm.design.rows import Design
 from crosslmm.fit import Fit
@@ -78,7 +78,7 @@ class MixedLMResults:
     @cached_property
     def pvalues(self) -> pd.Series:
         """Two-sided p-values of `tvalues` by the normal distribution."""
-        return pd.Series(2.0 * stats.norm.sf(np.abs(self.tvalues)), index=self._fixed_index, name="pvalues")
+        return pd.Series(2.0 * special.ndtr(-np.abs(self.tvalues)), index=self._fixed_index, name="pvalues")
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects, ``sigma^2 (X' V^-1 X)^-1``."""
@@ -99,7 +99,7 @@ class MixedLMResults:
         """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
-        half = stats.norm.ppf(1.0 - alpha / 2.0) * self.bse_fe
+        half = -special.ndtri(alpha / 2.0) * self.bse_fe
         return pd.DataFrame({0: self.fe_params - half, 1: self.fe_params + half})
 
     @property

@@ -210,15 +210,13 @@ class DirectSystem:
         h = tuple(product[f] for f in order)
         h_first = apply(self.first.psi, h[0])
         half = self.rest.half_solve(self._reduce(h[1:], h_first))
-        x_part = self.equations.border[g + 1][column, levels, :-1].T
-        first_x = self.equations.border[0][:, :, :-1]
-        p = first_x.shape[2]
-        x_part = x_part - first_x.reshape(-1, p).T @ h_first.reshape(-1, levels.size)
-        residual = self.border_rest[:, :-1].T @ half - x_part
+        p = self.fixed.shape[0] - 1
         if p == 0:
-            return half, residual
-        R = np.linalg.cholesky(self.fixed[:-1, :-1])
-        return half, solve_triangular(R, residual, lower=True)
+            return half, np.zeros((0, levels.size))
+        first_x = self.equations.border[0][:, :, :-1].reshape(-1, p)
+        own_x = self.equations.border[g + 1][column, levels, :-1].T
+        residual = self.border_rest[:, :-1].T @ half - own_x + first_x.T @ h_first.reshape(-1, levels.size)
+        return half, solve_triangular(np.linalg.cholesky(self.fixed[:-1, :-1]), residual, lower=True)
 
     def _reduce(self, h: Templates, psi_h: FloatArray) -> FloatArray:
         """``T' (h_r - C' psi_h)`` from h per factor of the rest (k, L, m); shape (q, m)."""
