@@ -61,7 +61,7 @@ def _iteration(xp: CrossProducts, step: Step) -> Iteration:
 def _translate(
     xp: CrossProducts, equations: Equations, optimum: Optimum[Evaluation], *, reml: bool, seconds: float
 ) -> Fit:
-    """The optimum in the units of the data (theory eq. (9)-(11))."""
+    """The optimum in the units of the data (theory eq. (10)-(11))."""
     layout, value = xp.layout, optimum.value
     standard = layout.standardization
     sigma = float(np.sqrt(value.sigma2)) * standard.scale

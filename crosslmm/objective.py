@@ -17,6 +17,7 @@ from crosslmm.covariance import Covariance, FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
+from crosslmm.layout import Layout
 from crosslmm.optimize import Problem
 
 
@@ -79,13 +80,13 @@ class Derivatives:
         What the second derivative of V by theta adds to the Hessian (theory eq. (15)); zero for factors at a singular template.
     multipliers : tuple of ndarray or None, each (k, k)
         Half the derivative of the criterion by the covariance T T' of each factor; None at a singular template.
-        At a minimum they are positive semi-definite, and 0 where the covariance has full rank.
+        At a minimum they are positive semi-definite (theory eq. (16)), and 0 where the covariance has full rank.
     """
 
     gradient: FloatArray
     information: FloatArray
     curvature: FloatArray
-    multipliers: tuple[FloatArray | None, ...]
+    multipliers: Templates
 
 
 @dataclass(frozen=True)
@@ -137,42 +138,24 @@ def evaluate(equations: Equations, xp: CrossProducts, templates: Templates, *, r
 
 
 def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
-    """Derivatives of the criterion at `value` (theory eq. (12)-(15))."""
+    """Derivatives of the criterion at `value` (theory eq. (13)-(16))."""
     effects = value.system.effects(value.beta)
-    traces = value.system.traces(reml=value.reml)
-    spread = [s @ s.T / value.sigma2 for s in effects.scores]
-    by_template = [
-        2.0 * (BT - C @ T) for BT, C, T in zip(traces, spread, value.templates, strict=True)
-    ]
+    blocks = value.system.marginal(reml=value.reml)
+    multipliers = tuple(B - z @ z.T / value.sigma2 for B, z in zip(blocks, effects.scores, strict=True))
+    by_template = [2.0 * gamma @ T for gamma, T in zip(multipliers, value.templates, strict=True)]
     gradient = np.array([np.vdot(by_template[f], E) for f, E in zip(directions.factor, directions.basis, strict=True)])
-    multipliers = tuple(
-        _multiplier(BT, C, T) for BT, C, T in zip(traces, spread, value.templates, strict=True)
-    )
     information = average_information(value, effects, directions)
     return Derivatives(gradient, information, _curvature(multipliers, directions), multipliers)
 
 
-def _multiplier(trace: FloatArray, spread: FloatArray, T: FloatArray) -> FloatArray | None:
-    """``sum_l (Z' P Z)_ll - spread`` from ``sum_l (Z' P Z)_ll T``, where T can be divided by."""
-    if np.linalg.cond(T) > INVERTIBLE:
-        return None
-    slope = np.linalg.solve(T.T, trace.T).T - spread
-    return 0.5 * (slope + slope.T)
-
-
-def _curvature(multipliers: tuple[FloatArray | None, ...], directions: Directions) -> FloatArray:
+def _curvature(multipliers: Templates, directions: Directions) -> FloatArray:
     m = len(directions.basis)
     curvature = np.zeros((m, m))
     for f, gamma in enumerate(multipliers):
         members = np.flatnonzero(directions.factor == f)
-        if gamma is not None:
-            E = np.stack([directions.basis[i] for i in members])
-            curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
+        E = np.stack([directions.basis[i] for i in members])
+        curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
     return curvature
-
-
-INVERTIBLE = 1e8
-"""Condition number of a template up to which its traces can be divided by it."""
 
 
 def average_information(value: Evaluation, effects: Effects, directions: Directions) -> FloatArray:
@@ -210,44 +193,36 @@ def criterion_problem(
         on_diagonal=layout.on_diagonal,
         column=layout.theta_column,
         collapse=layout.collapse,
-        leave=lambda theta: leave_boundary(equations, xp, theta, scale, reml=reml),
+        leave=lambda theta, slopes: leave_boundary(layout, theta, slopes, scale),
         scale=scale,
     )
 
 
-PROBE = 1e-3
-"""Distance from the boundary, in natural scales, at which its multipliers are read."""
+FIRST_STEP = 0.01
+"""Distance from the boundary, in natural scales, at which a variance that was missing starts."""
 
 SIGNIFICANT = 1e-7
 """A multiplier is negative if its eigenvalue is below minus this part of the largest: less is rounding."""
 
 
-def leave_boundary(
-    equations: Equations, xp: CrossProducts, theta: FloatArray, scale: FloatArray, *, reml: bool
-) -> FloatArray | None:
+def leave_boundary(layout: Layout, theta: FloatArray, slopes: Derivatives, scale: FloatArray) -> FloatArray | None:
     """A theta off the boundary in whose direction the criterion falls, or None where the boundary is right.
 
-    The criterion has a minimum at a covariance of less than full rank only if the multipliers (half its derivative by
-    the covariance) are positive semi-definite there: an eigenvector v of a negative one is a random effect whose
-    variance is missing. They are read at a hair off the boundary, where every template is invertible.
+    The criterion has a minimum at a covariance of less than full rank only if the multipliers (its derivative by the
+    covariance) are positive semi-definite there: an eigenvector of a negative one is a random effect whose variance
+    is missing.
     """
-    layout = xp.layout
     zero = layout.on_diagonal & (theta == 0.0)
-    if not zero.any():
-        return None
-    probe = np.where(zero, PROBE * scale, theta)
-    value = evaluate(equations, xp, layout.templates(probe), reml=reml)
-    multipliers = differentiate(value, Directions(layout.theta_factor, layout.theta_basis)).multipliers
     result = theta.copy()
     for term in layout.terms:
         part = term.theta_slice
-        gamma = multipliers[term.factor]
-        if gamma is None or not zero[part].any():
+        if not zero[part].any():
             continue
-        step = PROBE * float(scale[part].max())
-        missing = _missing_effect(gamma[np.ix_(term.columns, term.columns)], term.covariance)
+        gamma = slopes.multipliers[term.factor][np.ix_(term.columns, term.columns)]
+        missing = _missing_effect(gamma, term.covariance)
         if missing is not None:
             T = term.covariance.template(theta[part])
+            step = FIRST_STEP * float(scale[part].max())
             result[part] = term.covariance.theta(_with_effect(T, step * missing, term.covariance))
     return None if np.array_equal(result, theta) else result
 

@@ -1,6 +1,6 @@
 """The direct engine: the largest factor eliminated level by level, the rest by an exact Cholesky factor.
 
-With e the eliminated factor and r all others (docs/theory.md, eq. (16)-(24)):
+With e the eliminated factor and r all others (docs/theory.md, eq. (17)-(26)):
 ``Psi_l = T (T' A_l T + I)^-1 T'`` per level of e, then ``S = T'(A_rr - C' Psi C)T + I`` for r, then the
 ``(p + 1, p + 1)`` matrix ``[X, y]' V^-1 [X, y]``. Nothing is divided by a template, so singular ones are exact.
 """
@@ -23,11 +23,11 @@ from crosslmm.linalg.levels import Elimination, apply, eliminate, multiply
 from crosslmm.linalg.pairs import GramOperator, gram_operator
 from crosslmm.linalg.rest import RestFactor, RestInverse
 
-NEARLY_SINGULAR = 1e-5
-"""Ratio of singular values below which a template is not inverted: traces are then taken column by column."""
+WEAK = 1e-8
+"""Squared template times information per level below which it is not divided by: half the digits would be lost."""
 
-TRACE_COLUMNS = 256
-"""Columns of the rest solved at once for the traces of a singular template; bounds the work space."""
+LEVELS_AT_ONCE = 256
+"""Levels whose columns are solved together at such a template; bounds the work space."""
 
 
 @dataclass(frozen=True)
@@ -150,85 +150,91 @@ class DirectSystem:
             zx += zf.T @ self.equations.border[order.index(f)].reshape(-1, zx.shape[1])
         return 0.5 * (zz + zz.T), zx[:, :-1]
 
-    def traces(self, *, reml: bool) -> Templates:
-        """See `System.traces`."""
+    def marginal(self, *, reml: bool) -> Templates:
+        """See `System.marginal`."""
         inverse = self.rest.inverse()
+        R = np.linalg.cholesky(self.fixed[:-1, :-1]) if reml and self.fixed.shape[0] > 1 else None
         D = self.rest.half_solve_transposed(self.border_rest[:, :-1])
-        R = np.linalg.cholesky(self.fixed[:-1, :-1]) if reml else np.zeros((0, 0))
-        result = [self._first_trace(inverse, D, R)]
-        effects_x = solve_triangular(R, D.T, lower=True).T if R.size else np.zeros((D.shape[0], 0))
+        result = [self._first_marginal(inverse, D, R)]
+        spread = np.zeros((D.shape[0], 0)) if R is None else solve_triangular(R, D.T, lower=True).T
         offsets = self.equations.symbolic.rest.matrix.offsets
         for g, T in enumerate(self.templates[1:]):
-            k, n_levels = self.equations.border[g + 1].shape[:2]
-            singular_values = np.linalg.svd(T, compute_uv=False)
-            if singular_values[-1] <= NEARLY_SINGULAR * singular_values[0] or singular_values[0] == 0.0:
-                result.append(self._singular_trace(g, effects_x))
+            A = self.equations.diagonal[g + 1]
+            k, _, n_levels = A.shape
+            if np.linalg.svd(T, compute_uv=False)[-1] ** 2 * np.trace(A.mean(axis=2)) < WEAK:
+                result.append(self._weak_marginal(g, R))
                 continue
-            N = effects_x[offsets[g] : offsets[g + 1]].reshape(k, n_levels * effects_x.shape[1])
+            N = spread[offsets[g] : offsets[g + 1]].reshape(k, n_levels * spread.shape[1])
             W = inverse.block_sum(offsets[g], k, n_levels) + N @ N.T
-            result.append(np.linalg.solve(T.T, n_levels * np.eye(k) - W))
+            T_inverse = np.linalg.inv(T)
+            result.append(T_inverse.T @ (n_levels * np.eye(k) - W) @ T_inverse)
         return self._layout_order(result)
 
-    def _first_trace(self, inverse: RestInverse, D: FloatArray, R: FloatArray) -> FloatArray:
-        """Trace of the eliminated factor: ``sum_l (A_l - Q_l + A_l Psi_l Q_l) gain_l``, theory eq. (22)."""
+    def _first_marginal(self, inverse: RestInverse, D: FloatArray, R: FloatArray | None) -> FloatArray:
+        """The eliminated factor: ``sum_l H_l A_l - H_l Q_l H_l'`` with ``H_l = I - A_l Psi_l``, theory eq. (22)."""
         A = self.equations.diagonal[0]
+        k, _, n_levels = A.shape
         Q = inverse.quadratic(self.scaled)
-        if R.size:
-            k, n_levels, _ = self.equations.border[0].shape
+        if R is not None:
             residual = self.scaled.apply(D) - self.equations.border[0][:, :, :-1]
             N = solve_triangular(R, residual.reshape(k * n_levels, -1).T, lower=True).T.reshape(k, n_levels, -1)
             Q = Q + np.einsum("ilp,jlp->ijl", N, N)
-        core = A - Q + multiply(A, multiply(self.first.psi, Q))
-        return np.einsum("ijl,jml->im", core, self.first.gain)
+        H = np.eye(k)[:, :, None] - multiply(A, self.first.psi)
+        return (multiply(H, A) - multiply(multiply(H, Q), H.transpose(1, 0, 2))).sum(axis=2)
 
-    def _singular_trace(self, g: int, effects_x: FloatArray) -> FloatArray:
-        """``sum_l (Z' P Z)_ll T`` of factor g of the rest at a singular template, theory eq. (24).
+    def _weak_marginal(self, g: int, R: FloatArray | None) -> FloatArray:
+        """Factor g of the rest at a template that cannot be divided by, theory eq. (24).
 
-        By ``T' Z' P Z = W_u. [T' A_.g ; X' Z_g]`` with W the inverse of the mixed-model equations, for a few
-        columns of the factor at a time.
+        ``B = sum_l (S_gg - Y' S^-1 Y)_ll`` less the fixed-effects part, where S is taken with the identity in place of
+        the factor's own template and ``Y = T' S_.g``; a few levels at a time.
         """
-        k, n_levels = self.equations.border[g + 1].shape[:2]
-        start = self.equations.symbolic.rest.matrix.offsets[g]
+        equations, first = self.equations, self.first
+        T = self.templates[g + 1]
+        plain = (*self.templates[1 : g + 1], np.eye(T.shape[0]), *self.templates[g + 2 :])
+        scaled = equations.coupling.scaled(plain)
+        S = equations.symbolic.rest.assemble(plain, scaled, first.psi)
+        border = _reduced(plain, equations.border[1:], scaled, self.border_first)[:, :-1]
+        k, n_levels = equations.border[g + 1].shape[:2]
+        offset = equations.symbolic.rest.matrix.offsets[g]
+        own = slice(offset, offset + k * n_levels)
         total = np.zeros((k, k))
-        for column in range(k):
-            for low in range(0, n_levels, TRACE_COLUMNS):
-                levels = np.arange(low, min(low + TRACE_COLUMNS, n_levels))
-                half, residual_x = self._unit_columns(g, column, levels)
-                K = self.rest.half_solve_transposed(half)
-                if effects_x.size:
-                    K = K + effects_x @ residual_x
-                rows = start + np.arange(k)[:, None] * n_levels + levels
-                total[:, column] += K[rows, np.arange(levels.size)].sum(axis=1)
-        return total.T
-
-    def _unit_columns(self, g: int, column: int, levels: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``L^-1 T' S_rg`` for unit columns of factor g, and their whitened fixed-effects residual (p, m)."""
-        order = self.equations.symbolic.order
-        unit = [np.zeros((*border.shape[:2], levels.size)) for border in self.equations.border]
-        unit[g + 1][column, levels, np.arange(levels.size)] = 1.0
-        product = self.equations.gram.apply(self._layout_order(unit))
-        h = tuple(product[f] for f in order)
-        h_first = apply(self.first.psi, h[0])
-        half = self.rest.half_solve(self._reduce(h[1:], h_first))
-        p = self.fixed.shape[0] - 1
-        if p == 0:
-            return half, np.zeros((0, levels.size))
-        first_x = self.equations.border[0][:, :, :-1].reshape(-1, p)
-        own_x = self.equations.border[g + 1][column, levels, :-1].T
-        residual = self.border_rest[:, :-1].T @ half - own_x + first_x.T @ h_first.reshape(-1, levels.size)
-        return half, solve_triangular(np.linalg.cholesky(self.fixed[:-1, :-1]), residual, lower=True)
+        for low in range(0, n_levels, LEVELS_AT_ONCE):
+            levels = np.arange(low, min(low + LEVELS_AT_ONCE, n_levels))
+            columns = (offset + np.arange(k)[:, None] * n_levels + levels).ravel()
+            Y = S.columns(columns)
+            Y[columns, np.arange(columns.size)] -= 1.0
+            same = Y[columns].reshape(k, levels.size, k, levels.size)
+            total += np.einsum("iljl->ij", same)
+            Y[own] = (T.T @ Y[own].reshape(k, -1)).reshape(k * n_levels, -1)
+            half = self.rest.half_solve(Y)
+            total -= _same_level(half, k)
+            if R is not None:
+                x_part = border[columns].T - self.border_rest[:, :-1].T @ half
+                total -= _same_level(solve_triangular(R, x_part, lower=True), k)
+        return total
 
     def _reduce(self, h: Templates, psi_h: FloatArray) -> FloatArray:
         """``T' (h_r - C' psi_h)`` from h per factor of the rest (k, L, m); shape (q, m)."""
-        reduced = -self.scaled.apply_transposed(psi_h)
-        start = 0
-        for T, part in zip(self.templates[1:], h, strict=True):
-            k, n_levels, m = part.shape
-            reduced[start : start + k * n_levels] += (T.T @ part.reshape(k, -1)).reshape(k * n_levels, m)
-            start += k * n_levels
-        return reduced
+        return _reduced(self.templates[1:], h, self.scaled, psi_h)
 
     def _layout_order(self, parts: list[FloatArray]) -> Templates:
         """Parts given in the order of the elimination, in the order of the layout."""
         order = self.equations.symbolic.order
         return tuple(parts[order.index(f)] for f in range(len(parts)))
+
+
+def _reduced(templates: Templates, h: Templates, scaled: Scaled, psi_h: FloatArray) -> FloatArray:
+    """``T' (h_r - C' psi_h)``; shape (q, m)."""
+    reduced = -scaled.apply_transposed(psi_h)
+    start = 0
+    for T, part in zip(templates, h, strict=True):
+        k, n_levels, m = part.shape
+        reduced[start : start + k * n_levels] += (T.T @ part.reshape(k, -1)).reshape(k * n_levels, m)
+        start += k * n_levels
+    return reduced
+
+
+def _same_level(V: FloatArray, k: int) -> FloatArray:
+    """Sum over levels of ``V_l' V_l`` from columns numbered ``column * L + level``; shape (k, k)."""
+    by_level = V.reshape(V.shape[0], k, -1)
+    return np.einsum("qil,qjl->ij", by_level, by_level)

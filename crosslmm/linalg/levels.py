@@ -14,7 +14,7 @@ from crosslmm.covariance import FloatArray
 
 @dataclass(frozen=True)
 class Elimination:
-    """What is left of a factor once it has been eliminated; see docs/theory.md, eq. (16)-(18).
+    """What is left of a factor once it has been eliminated; see docs/theory.md, eq. (17)-(18).
 
     Attributes
     ----------
