@@ -227,12 +227,11 @@ class Layout:
         return np.concatenate(columns)
 
     def collapse(self, theta: FloatArray, index: int) -> FloatArray:
-        """Theta with one diagonal element set to 0: the covariance of its term loses one rank.
+        """Theta without the column of the template that element `index` belongs to: the term loses one rank.
 
-        What the column held below the diagonal is kept; the triangular form then ends in a zero column.
+        The columns that are left are made triangular again, which puts the zero columns last.
         """
-        result = np.array(theta, dtype=float)
-        result[index] = 0.0
+        result = np.where(self.theta_column == self.theta_column[index], 0.0, theta)
         term = next(t for t in self.terms if t.theta_slice.start <= index < t.theta_slice.stop)
         if term.covariance.name == "unstructured":
             T = lower_factor(term.covariance.template(result[term.theta_slice]))

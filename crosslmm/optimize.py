@@ -1,6 +1,6 @@
 """Bounded Newton steps with the average information, for a criterion that is even in some parameters.
 
-Two properties shape the method (docs/theory.md, section 5). A diagonal element of a template enters only through its
+Two properties shape the method (docs/theory.md, section 6). A diagonal element of a template enters only through its
 square, so 0 is always a stationary point: a step may shrink a diagonal to a fifth at most, 0 itself is tried as a
 point of its own, and before stopping every 0 is left again by a hair to see whether the criterion falls there.
 And the average information is positive semi-definite everywhere but wrong far away, so steps are damped (Levenberg
@@ -18,12 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
+from crosslmm.errors import NumericalError
 
 SHRINK = 0.2
 """A diagonal element shrinks to no less than this part of itself in one step."""
 
 GROW = 3.0
 """A diagonal element grows to no more than this multiple of itself plus its natural scale in one step."""
+
+SNAP = 0.02
+"""A column of a template below this many natural scales at the end is tried at exactly 0."""
 
 NOISE = 1e-13
 """Relative rounding error of the criterion: differences below it are not signal."""
@@ -43,6 +47,17 @@ LEAST_CURVATURE = 0.05
 
 DEFINITE = 1e-6
 """Smallest eigenvalue, in correlation form, of a Hessian that counts as positive definite."""
+
+SUFFICIENT = 1e-4
+"""A step is accepted if the criterion falls by this part of what the model predicts."""
+
+RIDGE = 1e-10
+"""Relative ridge that keeps the quadratic model definite along flat directions."""
+
+BOX_STEPS = 50
+SHORTEST = 1e-6
+BOX_TOLERANCE = 1e-12
+"""Limits of the projected Newton steps within one proposal; a dozen parameters need two or three."""
 
 MAX_DAMPING = 1e8
 """Damping beyond which a step is too short to change anything."""
@@ -82,9 +97,9 @@ class Problem(Generic[V]):
     column : ndarray of intp, shape (m,)
         Parameters in one column of a template share a number; the criterion is even in a whole column.
     collapse : callable
-        ``(theta, index)`` to theta with diagonal element `index` set to 0.
+        ``(theta, index)`` to theta without the column of element `index`.
     leave : callable
-        Theta with zeros on the diagonal to one off the boundary from which the criterion falls, or None.
+        Theta with zeros on the diagonal, and the slopes there, to one off the boundary from which the criterion falls, or None.
     scale : ndarray, shape (m,)
         Natural size of each parameter, positive.
     """
@@ -94,7 +109,7 @@ class Problem(Generic[V]):
     on_diagonal: NDArray[np.bool_]
     column: NDArray[np.intp]
     collapse: Callable[[FloatArray, int], FloatArray]
-    leave: Callable[[FloatArray], FloatArray | None]
+    leave: Callable[[FloatArray, Slopes], FloatArray | None]
     scale: FloatArray
 
 
@@ -211,7 +226,7 @@ class _Search(Generic[V]):
             proposal = propose(self.problem, point, self.damping)
             self.annotate(point, proposal)
             if proposal.decrement <= max(self.tolerance, NOISE * abs(point.value.criterion)):
-                point = self.polish(point, proposal)
+                point = self.snap(self.polish(point, proposal))
                 released = None if probed else self.leave_bounds(point)
                 if released is None:
                     return self.finish(point, True, "the predicted decrease is below the tolerance")
@@ -237,13 +252,25 @@ class _Search(Generic[V]):
         hessian, scale = quadratic_model(slopes, free, self.pairs)
         return Point(theta, value, slopes.gradient, hessian, scale)
 
+    def attempt(self, theta: FloatArray, kind: str) -> V | None:
+        """The value at a trial point, or None where the criterion cannot be computed there."""
+        try:
+            return self.problem.value(theta)
+        except NumericalError:
+            self.record(theta, np.nan, kind, False)
+            return None
+
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
         """The point after a step, or None (and more damping) where the criterion does not follow the model."""
         theta, flipped = positive_diagonal(self.problem, point.theta + proposal.step)
-        value = self.problem.value(theta)
+        kind = "newton" if self.damping == 0.0 else "damped"
+        value = self.attempt(theta, kind)
+        if value is None:
+            self.damping = max(4.0 * self.damping, FIRST_DAMPING)
+            return None
         decrease = point.value.criterion - value.criterion
-        accepted = bool(decrease > 1e-4 * proposal.decrement)
-        self.record(theta, value.criterion, "newton" if self.damping == 0.0 else "damped", accepted)
+        accepted = bool(decrease > SUFFICIENT * proposal.decrement)
+        self.record(theta, value.criterion, kind, accepted)
         ratio = decrease / proposal.decrement
         if not accepted or ratio < 0.25:
             self.damping = max(4.0 * self.damping, FIRST_DAMPING)
@@ -254,9 +281,11 @@ class _Search(Generic[V]):
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
         """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
         theta, _ = positive_diagonal(self.problem, point.theta + proposal.step)
-        for index in np.flatnonzero(diagonals):
+        for index in np.flatnonzero(diagonals)[::-1]:
             theta = self.problem.collapse(theta, int(index))
-        value = self.problem.value(theta)
+        value = self.attempt(theta, "boundary")
+        if value is None:
+            return None
         accepted = bool(value.criterion <= point.value.criterion)
         self.record(theta, value.criterion, "boundary", accepted)
         return self.model(theta, value) if accepted else None
@@ -271,9 +300,32 @@ class _Search(Generic[V]):
         self.record(theta, value.criterion, "last", accepted)
         return replace(point, theta=theta, value=value) if accepted else point
 
+    def snap(self, point: Point[V]) -> Point[V]:
+        """The point with columns that are all but 0 set to 0, where the criterion is no higher for it."""
+        theta = self.without_small_columns(point.theta)
+        if theta is None:
+            return point
+        value = self.problem.value(theta)
+        accepted = bool(value.criterion <= point.value.criterion + NOISE * abs(point.value.criterion))
+        self.record(theta, value.criterion, "boundary", accepted)
+        return replace(point, theta=theta, value=value) if accepted else point
+
+    def without_small_columns(self, theta: FloatArray) -> FloatArray | None:
+        """Theta without the columns below `SNAP`, or None where there are none."""
+        problem, before = self.problem, theta
+        while True:
+            size = np.zeros(int(problem.column.max()) + 1)
+            np.maximum.at(size, problem.column, np.abs(theta) / problem.scale)
+            small = problem.on_diagonal & (size[problem.column] > 0.0) & (size[problem.column] < SNAP)
+            if not small.any():
+                return None if theta is before else theta
+            theta = problem.collapse(theta, int(np.flatnonzero(small)[-1]))
+
     def leave_bounds(self, point: Point[V]) -> Point[V] | None:
         """A point off the bounds from which the criterion falls, or None where every 0 is a true one."""
-        theta = self.problem.leave(point.theta)
+        if not np.any(self.problem.on_diagonal & (point.theta == 0.0)):
+            return None
+        theta = self.problem.leave(point.theta, self.problem.slopes(point.value))
         if theta is None:
             return None
         value = self.problem.value(theta)
@@ -310,8 +362,10 @@ def positive_diagonal(problem: Problem[V], theta: FloatArray) -> tuple[FloatArra
     return np.where(np.isin(problem.column, negative), -theta, theta), bool(negative.size)
 
 
-def step_bounds(problem: Problem[V], theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """How far one step may move each parameter, down and up.
+def step_bounds(
+    problem: Problem[V], theta: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """How far one step may move each parameter, down and up, and for which the lower end is a `SHRINK`.
 
     A diagonal element that dominates its column stays between `SHRINK` and `GROW`. One that the elements below it
     dominate may change its sign: the criterion is even in the column, not in it alone.
@@ -323,7 +377,8 @@ def step_bounds(problem: Problem[V], theta: FloatArray) -> tuple[FloatArray, Flo
     reach = GROW * np.maximum(theta, below) + problem.scale
     low = np.where(free_sign, -reach, SHRINK * theta) - theta
     bounded = problem.on_diagonal
-    return np.where(bounded, low, -np.inf), np.where(bounded, reach - theta, np.inf)
+    upper = np.where(bounded, reach - theta, np.inf)
+    return np.where(bounded, low, -np.inf), upper, bounded & ~free_sign
 
 
 def quadratic_model(
@@ -331,17 +386,19 @@ def quadratic_model(
 ) -> tuple[FloatArray, FloatArray]:
     """Hessian to use, and the diagonal that damping is relative to.
 
-    Average information plus curvature where that is positive definite, the average information alone elsewhere;
-    then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each recent pair of a step and the change of the
+    Average information plus curvature where that is positive definite, plus the positive part of the curvature
+    elsewhere; then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each recent pair of a step and the change of the
     gradient along it, which turns the linear convergence of the average information into a superlinear one.
     """
     information = slopes.information
-    diagonal = np.maximum(np.diag(information), np.finfo(float).tiny)
-    with_curvature = information + slopes.curvature
-    root = np.sqrt(diagonal[free])
-    scaled = with_curvature[np.ix_(free, free)] / np.outer(root, root)
-    definite = free.any() and np.linalg.eigvalsh(scaled)[0] > DEFINITE
-    H = with_curvature if definite else information
+    diagonal = np.maximum(np.diag(information) + np.abs(np.diag(slopes.curvature)), np.finfo(float).tiny)
+    H = information + slopes.curvature
+    index = np.ix_(free, free)
+    root = np.sqrt(np.outer(diagonal[free], diagonal[free]))
+    if free.any() and np.linalg.eigvalsh(H[index] / root)[0] < DEFINITE:
+        values, vectors = np.linalg.eigh(slopes.curvature[index] / root)
+        H = information.copy()
+        H[index] += root * ((vectors * np.maximum(values, 0.0)) @ vectors.T)
     for step, change in pairs:
         product = H @ step
         along, observed = float(step @ product), float(step @ change)
@@ -351,21 +408,48 @@ def quadratic_model(
 
 
 def propose(problem: Problem[V], point: Point[V], damping: float) -> Proposal:
-    """Minimiser of the quadratic model, each diagonal between `SHRINK` and `GROW`; active-set iterations."""
-    theta = point.theta
-    H = point.hessian + (damping + 1e-10) * np.diag(point.damping_scale)
-    lower, upper = step_bounds(problem, theta)
-    open_ = free_parameters(problem, theta)
-    held_low = np.zeros(theta.size, dtype=bool)
-    step = np.zeros(theta.size)
-    while open_.any():
-        rhs = -(point.gradient + H[:, ~open_] @ step[~open_])[open_]
-        step[open_] = np.linalg.solve(H[np.ix_(open_, open_)], rhs)
-        low, high = open_ & (step < lower), open_ & (step > upper)
-        if not (low.any() or high.any()):
-            break
-        step[low], step[high] = lower[low], upper[high]
-        held_low |= low
-        open_ &= ~(low | high)
+    """Minimiser of the damped quadratic model within the bounds of one step."""
+    free = np.flatnonzero(free_parameters(problem, point.theta))
+    low, high, shrinks = step_bounds(problem, point.theta)
+    H = point.hessian + (damping + RIDGE) * np.diag(point.damping_scale)
+    step = np.zeros(point.theta.size)
+    step[free] = box_minimum(point.gradient[free], H[np.ix_(free, free)], low[free], high[free])
     decrement = -float(point.gradient @ step + 0.5 * step @ point.hessian @ step)
-    return Proposal(step, max(decrement, 0.0), held_low)
+    return Proposal(step, max(decrement, 0.0), shrinks & (step <= low) & (step < 0.0))
+
+
+def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Minimiser of ``g'p + p'Hp / 2`` over a box that holds 0, by projected Newton steps.
+
+    Bertsekas 1982, SIAM J. Control Optim. 20(2): a Newton step in the variables that are not held at a bound by
+    their gradient, projected on the box, shortened until the quadratic falls.
+
+    Parameters
+    ----------
+    g, low, high : ndarray, shape (m,)
+    H : ndarray, shape (m, m)
+        Positive definite.
+    """
+    p = np.zeros(g.size)
+    best = 0.0
+    for _ in range(BOX_STEPS):
+        slope = g + H @ p
+        moving = ~(((p <= low) & (slope > 0.0)) | ((p >= high) & (slope < 0.0)))
+        if not moving.any():
+            break
+        newton = np.zeros(g.size)
+        newton[moving] = -np.linalg.solve(H[np.ix_(moving, moving)], slope[moving])
+        length = 1.0
+        while length > SHORTEST:
+            trial = np.clip(p + length * newton, low, high)
+            value = float(g @ trial + 0.5 * trial @ H @ trial)
+            if value < best:
+                break
+            length *= 0.5
+        else:
+            break
+        converged = best - value <= BOX_TOLERANCE * abs(value)
+        p, best = trial, value
+        if converged:
+            break
+    return p

@@ -45,8 +45,8 @@ class System(Protocol):
     def inner(self, z: tuple[FloatArray, ...]) -> tuple[FloatArray, FloatArray]:
         """``(Zz)' V^-1 (Zz)`` (m, m) and ``(Zz)' V^-1 X`` (m, p) for z given per factor as (k, L, m)."""
 
-    def traces(self, *, reml: bool) -> Templates:
-        """Per factor ``sum_l (Z' P Z)_ll T`` (k, k), half the derivative of the log-determinant by T.
+    def marginal(self, *, reml: bool) -> Templates:
+        """Per factor ``B = sum_l (Z' P Z)_ll`` (k, k): the derivative of the log-determinant by ``T T'``.
 
         P is ``V^-1`` under ML and ``V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1`` under REML.
         """

@@ -6,6 +6,7 @@ Dense (LAPACK) or sparse (CHOLMOD with a selected inverse), behind one protocol.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +78,13 @@ class RestMatrix:
         return np.concatenate(values) if values else np.zeros(0)
 
 
+class Assembled(Protocol):
+    """S before it is factorised."""
+
+    def columns(self, index: NDArray[np.int64]) -> FloatArray:
+        """Full columns of S; shape (q, index.size)."""
+
+
 class RestFactor(Protocol):
     """Cholesky factor of S at one theta."""
 
@@ -105,7 +113,12 @@ class RestInverse(Protocol):
 class Rest(Protocol):
     """The rest at any theta."""
 
-    matrix: RestMatrix
+    @property
+    def matrix(self) -> RestMatrix:
+        """The cross-products that S is made of."""
+
+    def assemble(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> Assembled:
+        """S at one theta."""
 
     def factorize(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> RestFactor:
         """Assemble and factorise S."""
@@ -124,15 +137,31 @@ class DenseRest:
         """Rest with a dense S."""
         return DenseRest(matrix, *matrix.entries())
 
-    def factorize(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> DenseFactor:
-        """See `Rest.factorize`."""
+    def assemble(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> DenseAssembled:
+        """See `Rest.assemble`."""
         q = self.matrix.n_columns
         S = np.zeros((q, q), order="F")
         if q:
             S[self.rows, self.cols] = self.matrix.values(templates)
             coupling.subtract_schur(psi, S)
-        L = dense.cholesky_in_place(S)
+        return DenseAssembled(S)
+
+    def factorize(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> DenseFactor:
+        """See `Rest.factorize`."""
+        L = dense.cholesky_in_place(self.assemble(templates, coupling, psi).S)
         return DenseFactor(dense.log_det(L), L)
+
+
+@dataclass(frozen=True)
+class DenseAssembled:
+    """`Assembled` with the lower triangle of S in a dense array."""
+
+    S: FloatArray
+
+    def columns(self, index: NDArray[np.int64]) -> FloatArray:
+        """See `Assembled.columns`."""
+        rows = np.arange(self.S.shape[0])[:, None]
+        return self.S[np.maximum(rows, index), np.minimum(rows, index)]
 
 
 @dataclass(frozen=True)
@@ -201,14 +230,34 @@ class SparseRest:
     l_indices: NDArray[np.int32]
     selected: NDArray[np.intp]
 
-    def factorize(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> SparseFactor:
-        """See `Rest.factorize`."""
+    def assemble(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> SparseAssembled:
+        """See `Rest.assemble`."""
         data = np.zeros(self.pattern.nnz)
         data[self.slots] = self.matrix.values(templates)
         coupling.subtract_schur_sparse(psi, self.pattern, data)
-        S = sparse.csc_array((data, self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
-        cholesky = self.analysis.factorize(S)
+        return SparseAssembled(
+            sparse.csc_array((data, self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
+        )
+
+    def factorize(self, templates: Templates, coupling: Scaled, psi: FloatArray) -> SparseFactor:
+        """See `Rest.factorize`."""
+        cholesky = self.analysis.factorize(self.assemble(templates, coupling, psi).S)
         return SparseFactor(cholesky.log_det, cholesky, self)
+
+
+@dataclass(frozen=True)
+class SparseAssembled:
+    """`Assembled` with the lower triangle of S in CSC form."""
+
+    S: sparse.csc_array
+
+    @cached_property
+    def _full(self) -> sparse.csc_array:
+        return sparse.csc_array(self.S + sparse.tril(self.S, -1).T)
+
+    def columns(self, index: NDArray[np.int64]) -> FloatArray:
+        """See `Assembled.columns`."""
+        return self._full[:, index].toarray()
 
 
 @dataclass(frozen=True)
