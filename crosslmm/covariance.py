@@ -8,6 +8,7 @@ lower triangular (k, k) and linear in theta: ``T[rows[i], cols[i]] = theta[param
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def lower_factor(factor: FloatArray) -> FloatArray:
     size, rank = nonzero.shape
     lower = np.zeros((size, size))
     if rank:
-        R = np.linalg.qr(nonzero.T, mode="r")
+        R = cast(FloatArray, np.linalg.qr(nonzero.T, mode="r"))
         signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
         lower[:, : R.shape[0]] = np.tril((signs[:, None] * R).T)
     return lower

@@ -53,9 +53,7 @@ def estimate(
 
 def _iteration(xp: CrossProducts, step: Step) -> Iteration:
     theta = xp.layout.to_raw(step.theta)
-    return Iteration(
-        theta, step.criterion, step.gradient_norm, step.decrement, step.kind, step.accepted, step.seconds
-    )
+    return Iteration(theta, step.criterion, step.gradient_norm, step.decrement, step.kind, step.accepted, step.seconds)
 
 
 def _translate(

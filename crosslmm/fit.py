@@ -71,7 +71,7 @@ class Fit:
     message : str
         Why the optimiser stopped.
     boundary : tuple of str
-        Names of the theta elements that are exactly 0 (a singular fit when not empty, or when a diagonal is negligible).
+        Names of the diagonal theta elements that are exactly 0.
     singular : bool
         Whether a random-effect covariance has (numerically) less than full rank.
     seconds : float

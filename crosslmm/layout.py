@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,4 +261,5 @@ class Layout:
     def standard_templates(self, theta_raw: FloatArray) -> tuple[FloatArray, ...]:
         """Raw templates expressed in standardised coordinates (square, not triangular); linear in theta."""
         bases = self.standardization.z_bases
-        return tuple(np.linalg.solve(U, T) for U, T in zip(bases, self.templates(theta_raw), strict=True))
+        pairs = zip(bases, self.templates(theta_raw), strict=True)
+        return tuple(cast(FloatArray, np.linalg.solve(U, T)) for U, T in pairs)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from crosslmm.engine.direct import DirectEquations
     from crosslmm.objective import ObjectiveValue
 
-TOLERANCE = 1e-8
-"""Predicted decrease of the criterion (deviance units) at which the optimiser stops: 1e-4 of a standard error."""
+TOLERANCE = 1e-9
+"""Decrease of the criterion (deviance units) still to come at which the optimiser stops: 5e-5 of a standard error."""
 
 MAX_EVALUATIONS = 500
 
@@ -239,9 +239,7 @@ def lmer(
     {'Intercept': 251.405, 'Days': 10.467}
     """
     _engine_options(engine)
-    model = MixedLM.from_formula(
-        formula, data, weights=weights, offset=offset, missing=missing, context=context
-    )
+    model = MixedLM.from_formula(formula, data, weights=weights, offset=offset, missing=missing, context=context)
     return model.fit(reml, engine=engine, start=start, verbose=verbose)
 
 

@@ -9,6 +9,7 @@ Everything is written once against `crosslmm.engine.protocol.System`, for any en
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -77,9 +78,9 @@ class Derivatives:
     information : ndarray, shape (m, m)
         Average information with sigma profiled out: approximates the Hessian (theory eq. (14)).
     curvature : ndarray, shape (m, m)
-        What the second derivative of V by theta adds to the Hessian (theory eq. (15)); zero for factors at a singular template.
-    multipliers : tuple of ndarray or None, each (k, k)
-        Half the derivative of the criterion by the covariance T T' of each factor; None at a singular template.
+        What the second derivative of V by theta adds to the Hessian (theory eq. (15)).
+    multipliers : tuple of ndarray, each (k, k)
+        Half the derivative of the criterion by the covariance T T' of each factor.
         At a minimum they are positive semi-definite (theory eq. (16)), and 0 where the covariance has full rank.
     """
 
@@ -120,7 +121,7 @@ def evaluate(equations: Equations, xp: CrossProducts, templates: Templates, *, r
     degrees = xp.n - p if reml else xp.n
     F = system.fixed
     try:
-        R = np.linalg.cholesky(F[:p, :p]) if p else np.zeros((0, 0))
+        R = cast(FloatArray, np.linalg.cholesky(F[:p, :p])) if p else np.zeros((0, 0))
     except np.linalg.LinAlgError as error:
         raise NumericalError("X' V^-1 X is not positive definite at these covariance parameters") from error
     half = solve_triangular(R, F[:p, p], lower=True) if p else np.zeros(0)
@@ -181,9 +182,7 @@ def average_information(value: Evaluation, effects: Effects, directions: Directi
     return zz / value.sigma2 - np.outer(s, s) / value.degrees
 
 
-def criterion_problem(
-    equations: Equations, xp: CrossProducts, scale: FloatArray, *, reml: bool
-) -> Problem[Evaluation]:
+def criterion_problem(equations: Equations, xp: CrossProducts, scale: FloatArray, *, reml: bool) -> Problem[Evaluation]:
     """The criterion as a function of theta in standardised coordinates, for `crosslmm.optimize.minimize`."""
     layout = xp.layout
     directions = Directions(layout.theta_factor, layout.theta_basis)
@@ -193,7 +192,7 @@ def criterion_problem(
         on_diagonal=layout.on_diagonal,
         column=layout.theta_column,
         collapse=layout.collapse,
-        leave=lambda theta, slopes: leave_boundary(layout, theta, slopes, scale),
+        leave=lambda theta, slopes: leave_boundary(layout, theta, cast(Derivatives, slopes), scale),
         scale=scale,
     )
 

@@ -74,9 +74,17 @@ class Criterion(Protocol):
 class Slopes(Protocol):
     """First and second derivatives; see `crosslmm.objective.Derivatives`."""
 
-    gradient: FloatArray
-    information: FloatArray
-    curvature: FloatArray
+    @property
+    def gradient(self) -> FloatArray:
+        """Gradient; shape (m,)."""
+
+    @property
+    def information(self) -> FloatArray:
+        """Positive semi-definite part of the Hessian; shape (m, m)."""
+
+    @property
+    def curvature(self) -> FloatArray:
+        """What is added to it for the Hessian; shape (m, m)."""
 
 
 V = TypeVar("V", bound=Criterion)
@@ -99,7 +107,8 @@ class Problem(Generic[V]):
     collapse : callable
         ``(theta, index)`` to theta without the column of element `index`.
     leave : callable
-        Theta with zeros on the diagonal, and the slopes there, to one off the boundary from which the criterion falls, or None.
+        Theta with zeros on the diagonal, and the slopes there, to one off the boundary from which the criterion
+        falls, or None.
     scale : ndarray, shape (m,)
         Natural size of each parameter, positive.
     """
@@ -362,9 +371,7 @@ def positive_diagonal(problem: Problem[V], theta: FloatArray) -> tuple[FloatArra
     return np.where(np.isin(problem.column, negative), -theta, theta), bool(negative.size)
 
 
-def step_bounds(
-    problem: Problem[V], theta: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+def step_bounds(problem: Problem[V], theta: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """How far one step may move each parameter, down and up, and for which the lower end is a `SHRINK`.
 
     A diagonal element that dominates its column stays between `SHRINK` and `GROW`. One that the elements below it
@@ -387,8 +394,8 @@ def quadratic_model(
     """Hessian to use, and the diagonal that damping is relative to.
 
     Average information plus curvature where that is positive definite, plus the positive part of the curvature
-    elsewhere; then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each recent pair of a step and the change of the
-    gradient along it, which turns the linear convergence of the average information into a superlinear one.
+    elsewhere; then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each recent pair of a step and the change of
+    the gradient along it, which turns the linear convergence of the average information into a superlinear one.
     """
     information = slopes.information
     diagonal = np.maximum(np.diag(information) + np.abs(np.diag(slopes.curvature)), np.finfo(float).tiny)

@@ -142,7 +142,7 @@ class MixedLMResults:
             Columns group, name1, name2, vcov, sdcor. Where name2 is missing, vcov is a variance and sdcor a standard
             deviation; elsewhere a covariance and a correlation (nan where a standard deviation is 0).
         """
-        rows = []
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
         layout = self.estimates.layout
         for term in layout.terms:
             names = [layout.factors[term.factor].columns[j] for j in term.columns]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -153,7 +154,8 @@ class DirectSystem:
     def marginal(self, *, reml: bool) -> Templates:
         """See `System.marginal`."""
         inverse = self.rest.inverse()
-        R = np.linalg.cholesky(self.fixed[:-1, :-1]) if reml and self.fixed.shape[0] > 1 else None
+        explain = reml and self.fixed.shape[0] > 1
+        R = cast(FloatArray, np.linalg.cholesky(self.fixed[:-1, :-1])) if explain else None
         D = self.rest.half_solve_transposed(self.border_rest[:, :-1])
         result = [self._first_marginal(inverse, D, R)]
         spread = np.zeros((D.shape[0], 0)) if R is None else solve_triangular(R, D.T, lower=True).T

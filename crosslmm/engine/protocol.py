@@ -33,11 +33,13 @@ class Effects:
 class System(Protocol):
     """The mixed-model equations at one theta."""
 
-    log_det: float
-    """``log |L'AL + I| = log |V| + sum log w``."""
+    @property
+    def log_det(self) -> float:
+        """``log |L'AL + I| = log |V| + sum log w``."""
 
-    fixed: FloatArray
-    """``[X, y]' V^-1 [X, y]``; shape (p + 1, p + 1)."""
+    @property
+    def fixed(self) -> FloatArray:
+        """``[X, y]' V^-1 [X, y]``; shape (p + 1, p + 1)."""
 
     def effects(self, beta: FloatArray) -> Effects:
         """Conditional modes and scores for fixed effects `beta` (p,)."""
@@ -55,7 +57,9 @@ class System(Protocol):
 class Equations(Protocol):
     """The mixed-model equations at any theta."""
 
-    plan: Plan
+    @property
+    def plan(self) -> Plan:
+        """How the equations are stored and solved."""
 
     def at(self, templates: Templates) -> System:
         """The system at one template per factor of the layout (k, k)."""

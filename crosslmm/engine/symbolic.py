@@ -20,7 +20,10 @@ CERTAINLY_FULL = 4.0
 """Visits per entry of S above which S is taken for full: with random pairs less than exp(-4) = 2% would stay zero."""
 
 DENSE_SECONDS = 2.5e-11
-"""Seconds per multiply-add of LAPACK's factor and inverse (2 cores), and of the sparse ones below. Only their ratio counts."""
+"""Seconds per multiply-add of LAPACK's factor and inverse (2 cores), and of the sparse ones below.
+
+Only their ratio counts.
+"""
 
 SPARSE_SECONDS = 2.0e-9
 
@@ -88,9 +91,7 @@ def _coupling_blocks(xp: CrossProducts, order: tuple[int, ...], offsets: tuple[i
 
 def _rest_matrix(xp: CrossProducts, order: tuple[int, ...], offsets: tuple[int, ...]) -> RestMatrix:
     rest = order[1:]
-    pairs = tuple(
-        (i, j, *_oriented(xp, rest[i], rest[j])) for i in range(len(rest)) for j in range(i + 1, len(rest))
-    )
+    pairs = tuple((i, j, *_oriented(xp, rest[i], rest[j])) for i in range(len(rest)) for j in range(i + 1, len(rest)))
     return RestMatrix(offsets, tuple(xp.diagonal[f] for f in rest), pairs)
 
 
@@ -147,9 +148,7 @@ def _weigh(
     return build_sparse_rest(matrix, pattern, analysis, factor), nonzeros, reason
 
 
-def _rest_pattern(
-    matrix: RestMatrix, blocks: tuple[RestBlock, ...], shape: tuple[int, int, int]
-) -> sparse.csc_array:
+def _rest_pattern(matrix: RestMatrix, blocks: tuple[RestBlock, ...], shape: tuple[int, int, int]) -> sparse.csc_array:
     """Lower triangle of the pattern of S, rows sorted."""
     _, n_levels, q = shape
     cols = np.concatenate([b.columns().ravel() for b in blocks])

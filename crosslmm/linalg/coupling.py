@@ -23,7 +23,7 @@ from crosslmm.crossproducts import counting_order
 Templates = tuple[FloatArray, ...]
 
 SMALL_DENSE_ENTRIES = 60_000
-"""Below this many entries (a 0.5 MB array) a coupling is stored dense: BLAS calls on it cost less than loading numba."""
+"""Up to this many entries (0.5 MB) a coupling is stored dense: BLAS calls on it cost less than loading numba."""
 
 PARALLEL_WORK = 2_000_000
 """Multiply-adds below which starting threads costs more than it saves (about 1 ms)."""
@@ -87,7 +87,9 @@ class Scaled(Protocol):
 class Coupling(Protocol):
     """The coupling in the units of the cross-products."""
 
-    n_columns: int
+    @property
+    def n_columns(self) -> int:
+        """Number of columns q of the rest."""
 
     def scaled(self, templates: Templates) -> Scaled:
         """Multiply by the templates of the rest."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import sparse
 
 from crosslmm.covariance import FloatArray
@@ -39,9 +38,7 @@ class GramOperator:
         return tuple(result)
 
 
-def gram_operator(
-    diagonal: tuple[FloatArray, ...], pairs: tuple[tuple[int, int, PairBlock], ...]
-) -> GramOperator:
+def gram_operator(diagonal: tuple[FloatArray, ...], pairs: tuple[tuple[int, int, PairBlock], ...]) -> GramOperator:
     """Operator from the blocks of the cross-products (indices and values are shared, not copied)."""
     operators = []
     for f, g, block in pairs:

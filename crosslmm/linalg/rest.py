@@ -15,9 +15,9 @@ from scipy import sparse
 
 from crosslmm.covariance import FloatArray
 from crosslmm.linalg import dense
-from crosslmm.linalg.sparse_factor import SparseAnalysis, SparseCholesky
 from crosslmm.linalg.coupling import Scaled, Templates
 from crosslmm.linalg.levels import congruence
+from crosslmm.linalg.sparse_factor import SparseAnalysis, SparseCholesky
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Assembled(Protocol):
 class RestFactor(Protocol):
     """Cholesky factor of S at one theta."""
 
-    log_det: float
+    @property
+    def log_det(self) -> float:
+        """log |S|."""
 
     def half_solve(self, B: FloatArray) -> FloatArray:
         """``L^-1 B`` (rows possibly permuted) for B (q, m)."""

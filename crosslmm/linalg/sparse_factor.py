@@ -14,7 +14,9 @@ from crosslmm.covariance import FloatArray
 class SparseCholesky(Protocol):
     """Numeric factor ``L L' = P S P'``."""
 
-    log_det: float
+    @property
+    def log_det(self) -> float:
+        """log |S|."""
 
     def half_solve(self, B: FloatArray) -> FloatArray:
         """``L^-1 P B`` for B (q, m)."""
@@ -29,7 +31,9 @@ class SparseCholesky(Protocol):
 class SparseAnalysis(Protocol):
     """Fill-reducing ordering and symbolic factor of one pattern, used for any number of numeric factors."""
 
-    permutation: NDArray[np.intp]
+    @property
+    def permutation(self) -> NDArray[np.intp]:
+        """Row of S that each row of the factor stands for; shape (q,)."""
 
     def factorize(self, S: sparse.csc_array) -> SparseCholesky:
         """Numeric factor of the lower triangle S with the pattern that was analysed."""
