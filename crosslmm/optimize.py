@@ -39,6 +39,9 @@ FIRST_DAMPING = 0.1
 MEMORY = 4
 """Earlier steps whose secants are kept, besides the last."""
 
+NEARLY_DONE = 1e-4
+"""Predicted decrease below which the ratio of successive decrements says what will be left after one more step."""
+
 LOCAL = 0.2
 """Decrease of the criterion (deviance units) below which a step is short enough for its secant to be trusted."""
 
@@ -224,6 +227,7 @@ class _Search(Generic[V]):
         self.steps: list[Step] = []
         self.began = time.perf_counter()
         self.damping = 0.0
+        self.decrement = np.inf
         self.pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def run(self, start: FloatArray) -> Optimum[V]:
@@ -234,7 +238,7 @@ class _Search(Generic[V]):
         while len(self.steps) < self.max_evaluations:
             proposal = propose(self.problem, point, self.damping)
             self.annotate(point, proposal)
-            if proposal.decrement <= max(self.tolerance, NOISE * abs(point.value.criterion)):
+            if self.is_last(proposal, point.value.criterion):
                 point = self.snap(self.polish(point, proposal))
                 released = None if probed else self.leave_bounds(point)
                 if released is None:
@@ -249,6 +253,19 @@ class _Search(Generic[V]):
             elif self.damping > MAX_DAMPING:
                 return self.finish(point, False, "no step lowers the criterion although its gradient is not zero")
         return self.finish(point, False, f"stopped after {self.max_evaluations} evaluations")
+
+    def is_last(self, proposal: Proposal, criterion: float) -> bool:
+        """Whether what is left after this step will be below the tolerance.
+
+        Undamped steps converge superlinearly at the end, so the next decrement is at most this one times the ratio of
+        this one to the one before.
+        """
+        decrement, before = proposal.decrement, self.decrement
+        self.decrement = decrement
+        left = decrement
+        if self.damping == 0.0 and decrement < NEARLY_DONE and not proposal.shrunk.any():
+            left = decrement * min(1.0, decrement / before)
+        return left <= max(self.tolerance, NOISE * abs(criterion))
 
     def model(self, theta: FloatArray, value: V, before: Point[V] | None = None) -> Point[V]:
         """The point with its quadratic model; `before` is the point that a step within the bounds came from."""

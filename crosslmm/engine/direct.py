@@ -173,7 +173,7 @@ class DirectSystem:
         return self._layout_order(result)
 
     def _first_marginal(self, inverse: RestInverse, D: FloatArray, R: FloatArray | None) -> FloatArray:
-        """The eliminated factor: ``sum_l H_l A_l - H_l Q_l H_l'`` with ``H_l = I - A_l Psi_l``, theory eq. (22)."""
+        """The eliminated factor: ``sum_l H_l A_l - H_l Q_l H_l'`` with ``H_l = I - A_l Psi_l``, theory eq. (23)."""
         A = self.equations.diagonal[0]
         k, _, n_levels = A.shape
         Q = inverse.quadratic(self.scaled)
@@ -185,7 +185,7 @@ class DirectSystem:
         return (multiply(H, A) - multiply(multiply(H, Q), H.transpose(1, 0, 2))).sum(axis=2)
 
     def _weak_marginal(self, g: int, R: FloatArray | None) -> FloatArray:
-        """Factor g of the rest at a template that cannot be divided by, theory eq. (24).
+        """Factor g of the rest at a template that cannot be divided by, theory eq. (26).
 
         ``B = sum_l (S_gg - Y' S^-1 Y)_ll`` less the fixed-effects part, where S is taken with the identity in place of
         the factor's own template and ``Y = T' S_.g``; a few levels at a time.

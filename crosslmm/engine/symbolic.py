@@ -12,6 +12,7 @@ from crosslmm.crossproducts import CrossProducts, PairBlock
 from crosslmm.engine.plan import DirectEngine, Plan, require_memory
 from crosslmm.linalg.coupling import RestBlock, wants_kernels
 from crosslmm.linalg.rest import DenseRest, Rest, RestMatrix, build_sparse_rest
+from crosslmm.linalg.sparse_factor import SparseAnalysis
 
 DENSE_AT_ONCE = 1_350
 """A rest of up to this many equations is factorised densely in under 50 ms: less than an ordering would cost."""
@@ -26,6 +27,15 @@ Only their ratio counts.
 """
 
 SPARSE_SECONDS = 2.0e-9
+
+
+SPARSE_BYTES = 40
+"""Bytes per nonzero of a sparse factor: CHOLMOD's, its copy as a matrix, the selected inverse, and their indices."""
+
+
+def dense_bytes(q: int) -> int:
+    """Bytes of a dense rest: the factor and its inverse."""
+    return 2 * 8 * q * q
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,6 @@ def _store_rest(
 ) -> tuple[Rest, int, str]:
     q = shape[2]
     full = q * (q + 1) // 2
-    dense_bytes = 2 * 8 * q * q
     visits = _visits(blocks, shape[1])
     if q == 0:
         return DenseRest.build(matrix), 0, "one grouping factor, solved level by level"
@@ -119,43 +128,77 @@ def _store_rest(
         elif visits / 2 > CERTAINLY_FULL * full:
             reason = "crossed factors fill the rest"
         if reason is not None:
-            require_memory(dense_bytes, f"a dense factor of {q:,} equations")
+            require_memory(dense_bytes(q), f"a dense factor of {q:,} equations")
             return DenseRest.build(matrix), full, reason
-    pattern = _rest_pattern(matrix, blocks, shape)
-    return _weigh(matrix, pattern, dense_bytes, options)
+    return _weigh(matrix, blocks, shape, options)
 
 
 def _weigh(
-    matrix: RestMatrix, pattern: sparse.csc_array, dense_bytes: int, options: DirectEngine
+    matrix: RestMatrix, blocks: tuple[RestBlock, ...], shape: tuple[int, int, int], options: DirectEngine
 ) -> tuple[Rest, int, str]:
-    """Order the rest and take the cheaper of a sparse and a dense factor."""
+    """Order the rest and take the cheaper of a sparse and a dense factor.
+
+    The columns of one level share their pattern, so levels are weighed first and columns analysed only if needed.
+    """
     from crosslmm.linalg import cholmod, selinv
 
-    q = pattern.shape[0]
+    q = shape[2]
+    levels = _level_pattern(matrix, blocks, shape[1])
+    columns_per_level = q / levels.shape[0]
+    counts = _column_counts(levels, cholmod.analyze(levels, options.ordering))[1] * columns_per_level
+    sparse_cost = SPARSE_SECONDS * columns_per_level * float(counts @ counts)
+    full = q * (q + 1) // 2
+    share = f"{100.0 * columns_per_level * counts.sum() / full:.2g}% of a full one"
+    if options.rest == "auto" and DENSE_SECONDS * float(q) ** 3 < sparse_cost:
+        require_memory(dense_bytes(q), f"a dense factor of {q:,} equations")
+        return DenseRest.build(matrix), full, f"the sparse factor of the rest would have {share}"
+    require_memory(int(columns_per_level * counts.sum()) * SPARSE_BYTES, f"a sparse factor of {q:,} equations")
+    pattern = _column_pattern(levels, matrix)
     analysis = cholmod.analyze(pattern, options.ordering)
+    (parent, exact), upper = _column_counts(pattern, analysis), _permuted_upper(pattern, analysis.permutation)
+    factor = selinv.factor_pattern(upper.indptr, upper.indices, parent, exact)
+    rest = build_sparse_rest(matrix, pattern, analysis, factor)
+    return rest, int(exact.sum()), f"the sparse factor of the rest has {share}"
+
+
+def _column_counts(pattern: sparse.csc_array, analysis: SparseAnalysis) -> tuple[NDArray, NDArray]:
+    """Elimination tree and nonzeros per column of the factor of an ordered pattern."""
+    from crosslmm.linalg import selinv
+
     upper = _permuted_upper(pattern, analysis.permutation)
-    parent, counts = selinv.column_counts(upper.indptr, upper.indices)
-    nonzeros = int(counts.sum())
-    sparse_cost = SPARSE_SECONDS * float(counts.astype(float) @ counts)
-    dense_cost = DENSE_SECONDS * float(q) ** 3
-    share = f"{200.0 * nonzeros / (q * (q + 1.0)):.2g}% of a full one"
-    if options.rest == "auto" and dense_cost < sparse_cost:
-        require_memory(dense_bytes, f"a dense factor of {q:,} equations")
-        return DenseRest.build(matrix), q * (q + 1) // 2, f"the sparse factor would have {share}"
-    require_memory(nonzeros * 40, f"a sparse factor of {nonzeros:,} nonzeros")
-    factor = selinv.factor_pattern(upper.indptr, upper.indices, parent, counts)
-    reason = f"the sparse factor of the rest has {share}"
-    return build_sparse_rest(matrix, pattern, analysis, factor), nonzeros, reason
+    return selinv.column_counts(upper.indptr, upper.indices)
 
 
-def _rest_pattern(matrix: RestMatrix, blocks: tuple[RestBlock, ...], shape: tuple[int, int, int]) -> sparse.csc_array:
-    """Lower triangle of the pattern of S, rows sorted."""
-    _, n_levels, q = shape
-    cols = np.concatenate([b.columns().ravel() for b in blocks])
-    rows = np.concatenate([np.tile(b.rows, b.size) for b in blocks])
-    C = sparse.csr_array((np.ones(cols.size), (rows, cols)), shape=(n_levels, q))
-    own = sparse.csc_array((np.ones(matrix.entries()[0].size), matrix.entries()), shape=(q, q))
-    pattern = sparse.csc_array(sparse.tril(C.T @ C + own, format="csc"))
+def _level_pattern(matrix: RestMatrix, blocks: tuple[RestBlock, ...], n_levels: int) -> sparse.csc_array:
+    """Which levels of the rest share a block of S; lower triangle, rows sorted."""
+    first = np.concatenate([[0], np.cumsum([b.n_levels for b in blocks])])
+    rows = np.concatenate([b.rows for b in blocks])
+    cols = np.concatenate([b.cols + start for b, start in zip(blocks, first, strict=False)])
+    n = int(first[-1])
+    C = sparse.csr_array((np.ones(cols.size, dtype=np.float32), (rows, cols)), shape=(n_levels, n))
+    own = [sparse.eye_array(n, dtype=np.float32, format="csr")]
+    for g, h, levels_g, levels_h, _ in matrix.pairs:
+        entries = (levels_h + first[h], levels_g + first[g])
+        own.append(sparse.csr_array((np.ones(levels_g.size, dtype=np.float32), entries), shape=(n, n)))
+    pattern = sparse.csc_array(sparse.tril(sum(own, C.T @ C), format="csc")).astype(float)
+    pattern.sort_indices()
+    return pattern
+
+
+def _column_pattern(levels: sparse.csc_array, matrix: RestMatrix) -> sparse.csc_array:
+    """Pattern of S by columns from the pattern by levels; lower triangle, rows sorted."""
+    q = matrix.n_columns
+    start, columns = 0, []
+    for offset, D in zip(matrix.offsets, matrix.diagonal, strict=False):
+        k, _, n_levels = D.shape
+        nodes = np.tile(np.arange(start, start + n_levels), k)
+        columns.append(
+            sparse.csr_array((np.ones(k * n_levels), (offset + np.arange(k * n_levels), nodes)), (q, levels.shape[0]))
+        )
+        start += n_levels
+    expand = sum(columns[1:], columns[0])
+    full = expand @ (levels + levels.T) @ expand.T
+    pattern = sparse.csc_array(sparse.tril(full, format="csc"))
     pattern.sort_indices()
     return pattern
 
@@ -199,7 +242,9 @@ def _describe(
         rest_size=q,
         factor_nonzeros=nonzeros + coupled + first.n_levels * k * (k + 1) // 2 + p * (layout.n_random + p),
         flops=per_level + k * _visits(blocks, first.n_levels) + factor_flops,
-        bytes=(2 * 8 * q * q if dense else 40 * nonzeros) + 60 * coupled + 8 * 6 * first.n_levels * k * (k + p),
+        bytes=(dense_bytes(q) if dense else SPARSE_BYTES * nonzeros)
+        + 60 * coupled
+        + 8 * 6 * first.n_levels * k * (k + p),
         reason=reason,
         blocks=tuple(rows),
     )

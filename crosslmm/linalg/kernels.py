@@ -25,6 +25,15 @@ def _schur_column(b, indptr, indices, values, colptr, levels, positions, psi, co
             v = psi[0, 0, level] * values[start, 0]
             for p in range(start, indptr[level + 1]):
                 column[indices[p]] -= v * values[p, 0]
+    elif k == 2:
+        for t in range(colptr[b], colptr[b + 1]):
+            level = levels[t]
+            start = positions[t]
+            c_0, c_1 = values[start, 0], values[start, 1]
+            v_0 = psi[0, 0, level] * c_0 + psi[0, 1, level] * c_1
+            v_1 = psi[1, 0, level] * c_0 + psi[1, 1, level] * c_1
+            for p in range(start, indptr[level + 1]):
+                column[indices[p]] -= v_0 * values[p, 0] + v_1 * values[p, 1]
     else:
         v_all = np.empty(k)
         for t in range(colptr[b], colptr[b + 1]):
@@ -54,6 +63,19 @@ def _quadratic_column(b, indptr, indices, values, colptr, levels, positions, col
             for p in range(start + 1, indptr[level + 1]):
                 s += column[indices[p]] * values[p, 0]
             Q[0, 0, level] += s * values[start, 0]
+    elif k == 2:
+        for t in range(colptr[b], colptr[b + 1]):
+            level = levels[t]
+            start = positions[t]
+            s_0 = 0.5 * column[b] * values[start, 0]
+            s_1 = 0.5 * column[b] * values[start, 1]
+            for p in range(start + 1, indptr[level + 1]):
+                w = column[indices[p]]
+                s_0 += w * values[p, 0]
+                s_1 += w * values[p, 1]
+            for j in range(2):
+                Q[0, j, level] += s_0 * values[start, j]
+                Q[1, j, level] += s_1 * values[start, j]
     else:
         s_all = np.empty(k)
         for t in range(colptr[b], colptr[b + 1]):
