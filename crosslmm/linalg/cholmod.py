@@ -43,7 +43,7 @@ def _csc(S: sparse.csc_array) -> sparse.csc_matrix:
     return sparse.csc_matrix((S.data, S.indices, S.indptr), shape=S.shape)
 
 
-def _not_positive_definite(error: Exception) -> NumericalError:
+def _not_positive_definite(error: Exception | str) -> NumericalError:
     return NumericalError(f"the mixed-model equations are not positive definite at these parameters (CHOLMOD: {error})")
 
 
@@ -59,7 +59,11 @@ class _FunctionAnalysis:
             factor = self.symbolic.cholesky(_csc(S))
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise _not_positive_definite(error) from error
-        return _FunctionFactor(float(factor.logdet()), factor)
+        # small factors are L D L', which CHOLMOD computes of an indefinite matrix without complaint
+        D = factor.D()
+        if not np.all(D > 0.0):
+            raise _not_positive_definite(f"pivot {int(np.argmin(D > 0.0)) + 1} of {D.size}")
+        return _FunctionFactor(float(np.log(D).sum()), factor)
 
 
 @dataclass(frozen=True)
