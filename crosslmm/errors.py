@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class CrosslmmError(Exception):
     """Base class of every error that crosslmm raises on purpose."""
@@ -60,3 +63,13 @@ class RankDeficiencyWarning(CrosslmmWarning):
 
 class DataWarning(CrosslmmWarning):
     """The data were used in a way the user should know of."""
+
+
+def warn(message: str, category: type[CrosslmmWarning]) -> None:
+    """Issue a warning that points at the first line outside the package."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crosslmm":
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)

@@ -11,13 +11,17 @@ from scipy.linalg import solve_triangular
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Equations
+from crosslmm.errors import ModelError
 from crosslmm.fit import Fit, Iteration
 from crosslmm.objective import Evaluation, criterion_problem
 from crosslmm.optimize import Optimum, Step, minimize
-from crosslmm.start import natural_scale, starting_theta
+from crosslmm.start import check_information, natural_scale, row_scale, starting_theta
 
 SINGULAR = 1e-4
 """A random effect whose standard deviation (column of mean square 1) is below this part of sigma is singular (lme4)."""
+
+PERFECT = 1e-12
+"""Residual variance, as a part of that around the fixed effects, below which a fit counts as exact."""
 
 
 def estimate(
@@ -44,6 +48,8 @@ def estimate(
     """
     began = time.perf_counter()
     layout = xp.layout
+    if reml:
+        check_information(xp)
     theta = starting_theta(xp, reml=reml) if start is None else layout.to_standard(start)
     problem = criterion_problem(equations, xp, natural_scale(xp), reml=reml)
     forward = None if report is None else (lambda step: report(_iteration(xp, step)))
@@ -62,11 +68,16 @@ def _translate(
     """The optimum in the units of the data (theory eq. (10)-(11))."""
     layout, value = xp.layout, optimum.value
     standard = layout.standardization
+    unit = row_scale(xp)
+    if value.sigma2 * unit**2 < PERFECT:
+        raise ModelError(
+            f"the random effects reproduce {layout.response!r} to within rounding: no residual variance is left to estimate"
+        )
     sigma = float(np.sqrt(value.sigma2)) * standard.scale
     root = solve_triangular(value.x_factor, standard.x_basis.T, lower=True) if value.beta.size else np.zeros((0, 0))
     modes = value.system.effects(value.beta).modes
     theta = layout.to_raw(optimum.theta)
-    small = layout.on_diagonal & (optimum.theta < SINGULAR)
+    small = layout.on_diagonal & (optimum.theta < SINGULAR * unit)
     zero = layout.on_diagonal & (theta == 0.0)
     return Fit(
         layout=layout,
@@ -84,5 +95,6 @@ def _translate(
         message=optimum.message,
         boundary=tuple(name for name, flag in zip(layout.theta_names, zero, strict=True) if flag),
         singular=bool(small.any()),
+        unit=unit,
         seconds=seconds,
     )

@@ -74,6 +74,8 @@ class Fit:
         Names of the diagonal theta elements that are exactly 0.
     singular : bool
         Whether a random-effect covariance has (numerically) less than full rank.
+    unit : float
+        ``1 / sqrt(mean prior weight)``: theta at which a random effect varies as much as an average row's residual.
     seconds : float
         Time of the optimisation.
     """
@@ -93,6 +95,7 @@ class Fit:
     message: str
     boundary: tuple[str, ...]
     singular: bool
+    unit: float
     seconds: float
 
     @property

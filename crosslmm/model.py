@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design import Design, accumulate, build_design
 from crosslmm.engine.plan import DirectEngine, Plan
-from crosslmm.errors import ConvergenceWarning, ModelError
+from crosslmm.errors import ConvergenceWarning, ModelError, warn
 from crosslmm.fit import Iteration
 from crosslmm.formula import MixedFormula, parse
 from crosslmm.results import MixedLMResults
@@ -140,7 +139,7 @@ class MixedLM:
         )
         if not fit.converged:
             message = f"the fit did not converge: {fit.message}. See fit.optimization; other starts (start=) may help."
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            warn(message, ConvergenceWarning)
         return MixedLMResults(self, fit)
 
     def plan(self, engine: str | DirectEngine = "auto") -> Plan:

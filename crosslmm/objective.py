@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from crosslmm.covariance import Covariance, FloatArray
@@ -19,7 +20,7 @@ from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
 from crosslmm.layout import Layout
-from crosslmm.optimize import Problem
+from crosslmm.quadratic import Problem
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Derivatives:
     curvature : ndarray, shape (m, m)
         What the second derivative of V by theta adds to the Hessian (theory eq. (15)).
     multipliers : tuple of ndarray, each (k, k)
-        Half the derivative of the criterion by the covariance T T' of each factor.
+        Derivative of the criterion by the covariance T T' of each factor.
         At a minimum they are positive semi-definite (theory eq. (16)), and 0 where the covariance has full rank.
     """
 
@@ -218,7 +219,7 @@ def leave_boundary(layout: Layout, theta: FloatArray, slopes: Derivatives, scale
         if not zero[part].any():
             continue
         gamma = slopes.multipliers[term.factor][np.ix_(term.columns, term.columns)]
-        missing = _missing_effect(gamma, term.covariance)
+        missing = _missing_effect(gamma, term.covariance, zero[part])
         if missing is not None:
             T = term.covariance.template(theta[part])
             step = FIRST_STEP * float(scale[part].max())
@@ -226,15 +227,15 @@ def leave_boundary(layout: Layout, theta: FloatArray, slopes: Derivatives, scale
     return None if np.array_equal(result, theta) else result
 
 
-def _missing_effect(gamma: FloatArray, covariance: Covariance) -> FloatArray | None:
+def _missing_effect(gamma: FloatArray, covariance: Covariance, zero: NDArray[np.bool_]) -> FloatArray | None:
     """Direction (k,) in which a covariance should grow, or None."""
     if covariance.name == "unstructured":
         values, vectors = np.linalg.eigh(gamma)
         return vectors[:, 0] if values[0] < -SIGNIFICANT * np.abs(values).max() else None
     slopes = np.zeros(covariance.n_theta)
     np.add.at(slopes, covariance.params, np.diag(gamma))
-    falls = slopes[covariance.params] < -SIGNIFICANT * np.abs(slopes).max()
-    return falls.astype(float) if falls.any() else None
+    falls = (slopes < -SIGNIFICANT * np.abs(slopes).max()) & zero
+    return falls[covariance.params].astype(float) if falls.any() else None
 
 
 def _with_effect(T: FloatArray, effect: FloatArray, covariance: Covariance) -> FloatArray:

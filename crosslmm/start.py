@@ -13,6 +13,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.direct import prepare
 from crosslmm.engine.plan import DirectEngine
+from crosslmm.errors import ModelError
 from crosslmm.layout import Layout
 from crosslmm.objective import Evaluation, criterion_problem
 from crosslmm.optimize import minimize
@@ -24,6 +25,9 @@ ROUGH = 1e-2
 """Tolerance of the one-factor fits, in deviance units."""
 
 ROUGH_EVALUATIONS = 25
+
+ABSORBED = 1e-10
+"""Part of a random effect's sum of squares that must be outside the fixed effects."""
 
 LEAST_RESIDUAL = 0.3
 """The residual variance of the full model is taken to be at least this part of the smallest one-factor residual."""
@@ -44,6 +48,36 @@ def natural_scale(xp: CrossProducts) -> FloatArray:
     return np.array(scale)
 
 
+def row_scale(xp: CrossProducts) -> float:
+    """Theta at which a random effect varies as much as the residual of an average row: ``1 / sqrt(mean weight)``."""
+    D = xp.diagonal[0]
+    information = float(np.trace(D.sum(axis=2)))
+    return float(np.sqrt(xp.n * D.shape[0] / information))
+
+
+def check_information(xp: CrossProducts) -> None:
+    """Refuse random effects that the fixed effects absorb: the REML criterion does not depend on their variance.
+
+    Raises
+    ------
+    ModelError
+        When a random-effects column of every level is a combination of columns of X.
+    """
+    p = xp.layout.n_fixed
+    if p == 0:
+        return
+    root = np.linalg.cholesky(xp.fixed[:p, :p])
+    for factor, D, border in zip(xp.layout.factors, xp.diagonal, xp.border, strict=True):
+        for j, name in enumerate(factor.columns):
+            total = float(D[j, j].sum())
+            absorbed = float(np.sum(np.linalg.solve(root, border[j, :, :p].T) ** 2)) if factor.n_levels <= p else 0.0
+            if absorbed >= (1.0 - ABSORBED) * total:
+                raise ModelError(
+                    f"the fixed effects hold every level of {factor.name!r} for the random effect {name!r}, so REML "
+                    "cannot estimate its variance: take the factor out of the fixed or out of the random part"
+                )
+
+
 def _pairs(layout: Layout) -> list[tuple[int, FloatArray]]:
     return [(int(f), E) for f, E in zip(layout.theta_factor, layout.theta_basis, strict=True)]
 
@@ -51,7 +85,7 @@ def _pairs(layout: Layout) -> list[tuple[int, FloatArray]]:
 def starting_theta(xp: CrossProducts, *, reml: bool) -> FloatArray:
     """Starting theta in standardised coordinates; shape (m,)."""
     layout = xp.layout
-    guess = np.where(layout.on_diagonal, FIRST_GUESS, 0.0)
+    guess = np.where(layout.on_diagonal, FIRST_GUESS * row_scale(xp), 0.0)
     if len(layout.factors) == 1:
         return guess
     alone = [_fit_alone(xp.restrict(f), reml=reml) for f in range(len(layout.factors))]
@@ -68,5 +102,5 @@ def starting_theta(xp: CrossProducts, *, reml: bool) -> FloatArray:
 def _fit_alone(xp: CrossProducts, *, reml: bool) -> Evaluation:
     equations = prepare(xp, DirectEngine())
     problem = criterion_problem(equations, xp, natural_scale(xp), reml=reml)
-    guess = np.where(xp.layout.on_diagonal, FIRST_GUESS, 0.0)
+    guess = np.where(xp.layout.on_diagonal, FIRST_GUESS * row_scale(xp), 0.0)
     return minimize(problem, guess, tolerance=ROUGH, max_evaluations=ROUGH_EVALUATIONS).value

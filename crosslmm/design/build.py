@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from crosslmm.design.random import RandomPart, read_random
 from crosslmm.design.rows import Design
 from crosslmm.design.standardize import fixed_coordinates, term_basis
 from crosslmm.design.variables import used_columns
-from crosslmm.errors import DataError, ModelError, RankDeficiencyWarning
+from crosslmm.errors import DataError, ModelError, RankDeficiencyWarning, warn
 from crosslmm.formula import MixedFormula
 from crosslmm.layout import Layout, Standardization
 
@@ -109,10 +108,9 @@ def _coordinates(
         raise ModelError(f"the fixed part has {kept.size} independent columns, but there are only {n} rows")
     if kept.size < p:
         dropped = ", ".join(repr(fixed.names[j]) for j in np.setdiff1d(np.arange(p), kept))
-        warnings.warn(
+        warn(
             f"dropped fixed-effects columns that are linear combinations of earlier ones: {dropped}",
             RankDeficiencyWarning,
-            stacklevel=4,
         )
         R = plain_factor(R[:, [*kept, p]])
     x_basis, origin, scale = fixed_coordinates(R, n, response)

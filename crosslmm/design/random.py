@@ -68,6 +68,7 @@ def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mappi
     }
     for term in terms:
         _check_levels(term, len(crossed[term.grouping].levels), len(made[term.columns].names), len(frame))
+        _check_columns(term, made[term.columns])
     terms = [terms[i] for i in term_order([len(crossed[term.grouping].levels) for term in terms])]
     names = tuple(dict.fromkeys(term.grouping for term in terms))
     by_factor = [[term for term in terms if term.grouping == name] for name in names]
@@ -112,6 +113,13 @@ def _layout_terms(
         seen[f] += 1
         theta_start += structure.n_theta
     return tuple(result)
+
+
+def _check_columns(term: RandomTerm, columns: Columns) -> None:
+    """Refuse a column that is 0 in every row: its variance could be anything."""
+    for name, used in zip(columns.names, np.asarray(columns.values.any(axis=0)), strict=True):
+        if not used:
+            raise ModelError(f"the column {name!r} of the random-effects term {term.text} is 0 in every row used")
 
 
 def _check_levels(term: RandomTerm, n_levels: int, size: int, n: int) -> None:

@@ -37,7 +37,7 @@ def singular_components(fit: Fit) -> list[str]:
     found = []
     for term in fit.layout.terms:
         diagonals = standard[term.theta_slice][term.covariance.on_diagonal]
-        if np.any(diagonals < NEGLIGIBLE):
+        if np.any(diagonals < NEGLIGIBLE * fit.unit):
             found += _of_term(fit, term)
     return found or ["the covariance of the random effects has less than full rank"]
 
@@ -47,7 +47,7 @@ def _of_term(fit: Fit, term: Term) -> list[str]:
     columns = [fit.layout.factors[term.factor].columns[j] for j in term.columns]
     cov = fit.covariances[term.factor][index]
     sd = np.sqrt(np.diag(cov))
-    zero = sd * _root_mean_squares(fit, term) < NEGLIGIBLE * fit.sigma
+    zero = sd * _root_mean_squares(fit, term) < NEGLIGIBLE * fit.unit * fit.sigma
     found = [
         f"the standard deviation of {name} for {term.group} is estimated as 0"
         for name, flag in zip(columns, zero, strict=True)

@@ -1,0 +1,260 @@
+"""The quadratic model of a criterion at one point, and its minimiser within what one step may do.
+
+The criterion is even in every column of a template. A column of one element is a standard deviation alone. Steps in it
+converge faster as a rule, but where two such terms can replace each other their optima lie along a circle; steps in
+the variances, for which that is a straight line, are the remedy (`squares`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+
+SHRINK = 0.2
+"""A diagonal element shrinks to no less than this part of itself in one step."""
+
+GROW = 3.0
+"""A column grows to no more than this multiple of itself plus its natural scale in one step."""
+
+LEAST_CURVATURE = 0.05
+"""A secant enters the model only if the curvature along it is at least this part of the model's."""
+
+DEFINITE = 1e-6
+"""Smallest eigenvalue, in correlation form, of a Hessian that counts as positive definite."""
+
+RIDGE = 1e-10
+"""Relative ridge that keeps the quadratic model definite along flat directions."""
+
+FLAT = 1e-14
+"""Diagonal of the information, relative to the largest, below which a parameter counts as without influence."""
+
+BOX_STEPS = 50
+SHORTEST = 1e-6
+BOX_TOLERANCE = 1e-12
+"""Limits of the projected Newton steps within one proposal; a dozen parameters need two or three."""
+
+
+class Criterion(Protocol):
+    """A value with its criterion."""
+
+    @property
+    def criterion(self) -> float:
+        """The criterion there."""
+
+
+class Slopes(Protocol):
+    """First and second derivatives; see `crosslmm.objective.Derivatives`."""
+
+    @property
+    def gradient(self) -> FloatArray:
+        """Shape (m,)."""
+
+    @property
+    def information(self) -> FloatArray:
+        """Shape (m, m)."""
+
+    @property
+    def curvature(self) -> FloatArray:
+        """Shape (m, m)."""
+
+
+V = TypeVar("V", bound=Criterion)
+
+
+@dataclass(frozen=True)
+class Problem(Generic[V]):
+    """What is minimised.
+
+    Attributes
+    ----------
+    value : callable
+        Theta to a value with its criterion.
+    slopes : callable
+        That value to its derivatives.
+    on_diagonal : ndarray of bool, shape (m,)
+        Parameters bounded below by 0.
+    column : ndarray of intp, shape (m,)
+        Parameters in one column of a template share a number; the criterion is even in a whole column.
+    collapse : callable
+        ``(theta, index)`` to theta without the column of element `index`.
+    leave : callable
+        Theta with zeros on the diagonal, and the slopes there, to one off the boundary from which the criterion
+        falls, or None.
+    scale : ndarray, shape (m,)
+        Natural size of each parameter, positive.
+    """
+
+    value: Callable[[FloatArray], V]
+    slopes: Callable[[V], Slopes]
+    on_diagonal: NDArray[np.bool_]
+    column: NDArray[np.intp]
+    collapse: Callable[[FloatArray, int], FloatArray]
+    leave: Callable[[FloatArray, Slopes], FloatArray | None]
+    scale: FloatArray
+
+    @property
+    def alone(self) -> NDArray[np.bool_]:
+        """Parameters that are a column of their own and stand on the diagonal; shape (m,)."""
+        return (np.bincount(self.column)[self.column] == 1) & self.on_diagonal
+
+    def free(self, theta: FloatArray) -> NDArray[np.bool_]:
+        """Parameters that can move: all but the columns that are 0; shape (m,)."""
+        return np.isin(self.column, self.column[theta != 0.0])
+
+
+@dataclass(frozen=True)
+class Model:
+    """Gradient and Hessian at a point, and the diagonal that damping is relative to."""
+
+    gradient: FloatArray
+    hessian: FloatArray
+    damping_scale: FloatArray
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Minimiser of the quadratic model within the bounds of one step.
+
+    Attributes
+    ----------
+    step : ndarray, shape (m,)
+    decrement : float
+        Decrease of the criterion that the model predicts.
+    shrunk : ndarray of bool, shape (m,)
+        Diagonal elements held at the lower end of what one step may do.
+    stuck : bool
+        Whether the model could not be minimised although its gradient is not small.
+    """
+
+    step: FloatArray
+    decrement: float
+    shrunk: NDArray[np.bool_]
+    stuck: bool
+
+
+def quadratic_model(
+    problem: Problem[V],
+    theta: FloatArray,
+    slopes: Slopes,
+    pairs: list[tuple[FloatArray, FloatArray]],
+    squares: NDArray[np.bool_],
+) -> Model:
+    """Model at theta from its derivatives and recent pairs of a step and the change of the gradient along it.
+
+    Average information plus curvature where that is positive definite, plus the positive part of the curvature
+    elsewhere; then one BFGS update (Nocedal, Wright 2006, eq. 6.19) for each pair, which turns the linear convergence
+    of the average information into a superlinear one. Parameters in `squares` have no curvature term: it belongs to
+    the step in the standard deviation, and `moved` makes theirs in the variance.
+    """
+    information = slopes.information
+    curvature = np.where(squares[:, None] | squares, 0.0, slopes.curvature)
+    diagonal = np.diag(information) + np.abs(np.diag(curvature))
+    diagonal = np.maximum(diagonal, max(FLAT * float(diagonal.max(initial=0.0)), np.finfo(float).tiny))
+    H = information + curvature
+    index = np.ix_(problem.free(theta), problem.free(theta))
+    root = np.outer(np.sqrt(diagonal), np.sqrt(diagonal))[index]
+    if root.size and np.linalg.eigvalsh(H[index] / root)[0] < DEFINITE:
+        values, vectors = np.linalg.eigh(curvature[index] / root)
+        H = information.copy()
+        H[index] += root * ((vectors * np.maximum(values, 0.0)) @ vectors.T)
+    for step, change in pairs:
+        product = H @ step
+        along, observed = float(step @ product), float(step @ change)
+        if along > 0.0 and observed > LEAST_CURVATURE * along:
+            H = H - np.outer(product, product) / along + np.outer(change, change) / observed
+    return Model(slopes.gradient, H, diagonal)
+
+
+def propose(
+    problem: Problem[V], theta: FloatArray, model: Model, damping: float, squares: NDArray[np.bool_]
+) -> Proposal:
+    """Minimiser of the damped quadratic model within the bounds of one step."""
+    free = np.flatnonzero(problem.free(theta))
+    low, high, shrinks = step_bounds(problem, theta, squares)
+    H = model.hessian + (damping + RIDGE) * np.diag(model.damping_scale)
+    step = np.zeros(theta.size)
+    g = model.gradient[free]
+    step[free] = box_minimum(g, H[np.ix_(free, free)], low[free], high[free])
+    decrement = -float(model.gradient @ step + 0.5 * step @ model.hessian @ step)
+    attainable = 0.5 * float(np.sum(g**2 / model.damping_scale[free])) if free.size else 0.0
+    shrunk = shrinks & (step <= low) & (step < 0.0)
+    return Proposal(step, max(decrement, 0.0), shrunk, stuck=bool(decrement < STUCK * attainable))
+
+
+STUCK = 1e-9
+"""A proposal is of no use if it predicts less than this part of what independent parameters would gain."""
+
+
+def step_bounds(
+    problem: Problem[V], theta: FloatArray, squares: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """How far one step may move each parameter, down and up, and for which the lower end is a `SHRINK`.
+
+    A diagonal element that dominates its column stays above `SHRINK` of itself. One that the elements below it
+    dominate may change its sign: the criterion is even in the column, not in it alone.
+    """
+    n_columns = int(problem.column.max()) + 1
+    below, whole = np.zeros(n_columns), np.zeros(n_columns)
+    np.add.at(below, problem.column, np.where(problem.on_diagonal, 0.0, theta**2))
+    np.add.at(whole, problem.column, theta**2)
+    reach = GROW * np.sqrt(whole[problem.column]) + problem.scale
+    shrinks = problem.on_diagonal & (np.sqrt(below[problem.column]) <= theta)
+    least = np.where(squares, 0.5 * (SHRINK**2 - 1.0) * theta, (SHRINK - 1.0) * theta)
+    most = np.where(squares, 0.5 * (reach**2 - theta**2) / np.where(theta > 0.0, theta, 1.0), reach - theta)
+    return np.where(shrinks, least, -reach - theta), most, shrinks
+
+
+def moved(
+    problem: Problem[V], theta: FloatArray, step: FloatArray, squares: NDArray[np.bool_]
+) -> tuple[FloatArray, bool]:
+    """Theta after a step, and whether the sign of a column was turned to keep its diagonal nonnegative.
+
+    Parameters in `squares` move by ``2 theta step`` in their square.
+    """
+    square = np.maximum(theta**2 + 2.0 * theta * step, 0.0)
+    after = np.where(squares, np.sqrt(square), theta + step)
+    negative = problem.column[problem.on_diagonal & (after < 0.0)]
+    return np.where(np.isin(problem.column, negative), -after, after), bool(negative.size)
+
+
+def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Minimiser of ``g'p + p'Hp / 2`` over a box that holds 0, by projected Newton steps.
+
+    Bertsekas 1982, SIAM J. Control Optim. 20(2): a Newton step in the variables that are not held at a bound by
+    their gradient, projected on the box, shortened until the quadratic falls.
+
+    Parameters
+    ----------
+    g, low, high : ndarray, shape (m,)
+    H : ndarray, shape (m, m)
+        Positive definite.
+    """
+    p = np.zeros(g.size)
+    best = 0.0
+    for _ in range(BOX_STEPS):
+        slope = g + H @ p
+        moving = ~(((p <= low) & (slope > 0.0)) | ((p >= high) & (slope < 0.0)))
+        if not moving.any():
+            break
+        newton = np.zeros(g.size)
+        newton[moving] = -np.linalg.solve(H[np.ix_(moving, moving)], slope[moving])
+        length = 1.0
+        while length > SHORTEST:
+            trial = np.clip(p + length * newton, low, high)
+            value = float(g @ trial + 0.5 * trial @ H @ trial)
+            if value < best:
+                break
+            length *= 0.5
+        else:
+            break
+        converged = best - value <= BOX_TOLERANCE * abs(value)
+        p, best = trial, value
+        if converged:
+            break
+    return p
