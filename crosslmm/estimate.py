@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Equations
 from crosslmm.errors import ModelError
 from crosslmm.fit import Fit, Iteration
+from crosslmm.linalg.dense import solve_lower
 from crosslmm.objective import Evaluation, criterion_problem
 from crosslmm.optimize import Optimum, Step, minimize
 from crosslmm.start import check_information, natural_scale, row_scale, starting_theta
@@ -71,10 +71,11 @@ def _translate(
     unit = row_scale(xp)
     if value.sigma2 * unit**2 < PERFECT:
         raise ModelError(
-            f"the random effects reproduce {layout.response!r} to within rounding: no residual variance is left to estimate"
+            f"the random effects reproduce {layout.response!r} to within rounding: "
+            "no residual variance is left to estimate"
         )
     sigma = float(np.sqrt(value.sigma2)) * standard.scale
-    root = solve_triangular(value.x_factor, standard.x_basis.T, lower=True) if value.beta.size else np.zeros((0, 0))
+    root = solve_lower(value.x_factor, standard.x_basis.T)
     modes = value.system.effects(value.beta).modes
     theta = layout.to_raw(optimum.theta)
     small = layout.on_diagonal & (optimum.theta < SINGULAR * unit)

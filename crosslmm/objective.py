@@ -13,13 +13,13 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from crosslmm.covariance import Covariance, FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
 from crosslmm.layout import Layout
+from crosslmm.linalg.dense import solve_lower, solve_lower_transposed
 from crosslmm.quadratic import Problem
 
 
@@ -125,11 +125,11 @@ def evaluate(equations: Equations, xp: CrossProducts, templates: Templates, *, r
         R = cast(FloatArray, np.linalg.cholesky(F[:p, :p])) if p else np.zeros((0, 0))
     except np.linalg.LinAlgError as error:
         raise NumericalError("X' V^-1 X is not positive definite at these covariance parameters") from error
-    half = solve_triangular(R, F[:p, p], lower=True) if p else np.zeros(0)
+    half = solve_lower(R, F[:p, p:])[:, 0]
     r2 = float(F[p, p] - half @ half)
     if not r2 > 0.0:
         raise NumericalError("the residual sum of squares vanishes at these covariance parameters")
-    beta = solve_triangular(R, half, lower=True, trans="T") if p else half
+    beta = solve_lower_transposed(R, half[:, None])[:, 0]
     standard = xp.layout.standardization
     log_det = system.log_det - xp.sum_log_weights
     if reml:
@@ -178,7 +178,7 @@ def average_information(value: Evaluation, effects: Effects, directions: Directi
         s[i] = np.vdot(effects.scores[f], z[f][:, :, i]) / value.sigma2
     zz, zx = value.system.inner(tuple(z))
     if zx.shape[1]:
-        half = solve_triangular(value.x_factor, zx.T, lower=True)
+        half = solve_lower(value.x_factor, zx.T)
         zz = zz - half.T @ half
     return zz / value.sigma2 - np.outer(s, s) / value.degrees
 

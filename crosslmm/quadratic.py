@@ -105,7 +105,7 @@ class Problem(Generic[V]):
 
     def free(self, theta: FloatArray) -> NDArray[np.bool_]:
         """Parameters that can move: all but the columns that are 0; shape (m,)."""
-        return np.isin(self.column, self.column[theta != 0.0])
+        return np.bincount(self.column, theta != 0.0)[self.column] > 0.0
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ def moved(
     """
     square = np.maximum(theta**2 + 2.0 * theta * step, 0.0)
     after = np.where(squares, np.sqrt(square), theta + step)
-    negative = problem.column[problem.on_diagonal & (after < 0.0)]
-    return np.where(np.isin(problem.column, negative), -after, after), bool(negative.size)
+    negative = np.bincount(problem.column, problem.on_diagonal & (after < 0.0))[problem.column] > 0.0
+    return np.where(negative, -after, after), bool(negative.any())
 
 
 def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -235,6 +235,11 @@ def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray)
     H : ndarray, shape (m, m)
         Positive definite.
     """
+    if g.size == 0:
+        return np.zeros(0)
+    p = -np.linalg.solve(H, g)
+    if ((p >= low) & (p <= high)).all() and g @ p < 0.0:
+        return p
     p = np.zeros(g.size)
     best = 0.0
     for _ in range(BOX_STEPS):

@@ -106,7 +106,7 @@ def test_dependent_random_columns_are_only_scaled(data):
 
 
 def test_zero_random_column_is_refused(data):
-    with pytest.raises(ModelError, match="'none' of the random-effects term .* is 0 in every row"):
+    with pytest.raises(ModelError, match=r"'none' of the random-effects term .* is 0 in every row"):
         design_of("y ~ x + (1 + x + none | g)", data.assign(none=0.0))
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
@@ -20,6 +19,7 @@ from crosslmm.engine.plan import DirectEngine, Plan
 from crosslmm.engine.protocol import Effects, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
+from crosslmm.linalg.dense import solve_lower
 from crosslmm.linalg.levels import Elimination, apply, eliminate, multiply
 from crosslmm.linalg.pairs import GramOperator, gram_operator
 from crosslmm.linalg.rest import RestFactor, RestInverse
@@ -158,7 +158,7 @@ class DirectSystem:
         R = cast(FloatArray, np.linalg.cholesky(self.fixed[:-1, :-1])) if explain else None
         D = self.rest.half_solve_transposed(self.border_rest[:, :-1])
         result = [self._first_marginal(inverse, D, R)]
-        spread = np.zeros((D.shape[0], 0)) if R is None else solve_triangular(R, D.T, lower=True).T
+        spread = np.zeros((D.shape[0], 0)) if R is None else solve_lower(R, D.T).T
         offsets = self.equations.symbolic.rest.matrix.offsets
         for g, T in enumerate(self.templates[1:]):
             A = self.equations.diagonal[g + 1]
@@ -179,7 +179,7 @@ class DirectSystem:
         Q = inverse.quadratic(self.scaled)
         if R is not None:
             residual = self.scaled.apply(D) - self.equations.border[0][:, :, :-1]
-            N = solve_triangular(R, residual.reshape(k * n_levels, -1).T, lower=True).T.reshape(k, n_levels, -1)
+            N = solve_lower(R, residual.reshape(k * n_levels, -1).T).T.reshape(k, n_levels, -1)
             Q = Q + np.einsum("ilp,jlp->ijl", N, N)
         H = np.eye(k)[:, :, None] - multiply(A, self.first.psi)
         return (multiply(H, A) - multiply(multiply(H, Q), H.transpose(1, 0, 2))).sum(axis=2)
@@ -212,7 +212,7 @@ class DirectSystem:
             total -= _same_level(half, k)
             if R is not None:
                 x_part = border[columns].T - self.border_rest[:, :-1].T @ half
-                total -= _same_level(solve_triangular(R, x_part, lower=True), k)
+                total -= _same_level(solve_lower(R, x_part), k)
         return total
 
     def _reduce(self, h: Templates, psi_h: FloatArray) -> FloatArray:
