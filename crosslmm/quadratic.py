@@ -237,7 +237,7 @@ def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray)
     """
     if g.size == 0:
         return np.zeros(0)
-    p = -np.linalg.solve(H, g)
+    p = np.asarray(-np.linalg.solve(H, g), dtype=np.float64)
     if ((p >= low) & (p <= high)).all() and g @ p < 0.0:
         return p
     p = np.zeros(g.size)
