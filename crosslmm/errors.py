@@ -67,7 +67,7 @@ class DataWarning(CrosslmmWarning):
 
 def warn(message: str, category: type[CrosslmmWarning]) -> None:
     """Issue a warning that points at the first line outside the package."""
-    level = 1
+    level = 2  # the caller of this function
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crosslmm":
         frame = frame.f_back
