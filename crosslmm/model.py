@@ -128,6 +128,11 @@ class MixedLM:
         """
         from crosslmm.estimate import estimate
 
+        _check_method(reml)
+        if not tolerance >= 0.0:
+            raise ModelError(f"tolerance={tolerance!r}: expected a decrease of the criterion, such as {TOLERANCE:g}")
+        if not max_evaluations >= 1:
+            raise ModelError(f"max_evaluations={max_evaluations!r}: expected at least 1")
         fit = estimate(
             self.crossproducts,
             self._equations(engine),
@@ -162,6 +167,7 @@ class MixedLM:
         """
         from crosslmm.objective import objective_at
 
+        _check_method(reml)
         return objective_at(self._equations(engine), self.crossproducts, self._theta(theta), reml=reml)
 
     @property
@@ -251,6 +257,11 @@ def _engine_options(engine: str | DirectEngine) -> DirectEngine:
     if engine in ("auto", "direct"):
         return DirectEngine()
     raise ModelError(f"engine={engine!r}: expected 'auto', 'direct' or a DirectEngine(...)")
+
+
+def _check_method(reml: object) -> None:
+    if reml not in (True, False):
+        raise ModelError(f"reml={reml!r}: expected True (REML) or False (maximum likelihood)")
 
 
 def _print_iteration(iteration: Iteration) -> None:
