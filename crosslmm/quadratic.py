@@ -35,7 +35,6 @@ FLAT = 1e-14
 """Diagonal of the information, relative to the largest, below which a parameter counts as without influence."""
 
 BOX_STEPS = 50
-SHORTEST = 1e-6
 BOX_TOLERANCE = 1e-12
 """Limits of the projected Newton steps within one proposal; a dozen parameters need two or three."""
 
@@ -227,7 +226,7 @@ def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray)
     """Minimiser of ``g'p + p'Hp / 2`` over a box that holds 0, by projected Newton steps.
 
     Bertsekas 1982, SIAM J. Control Optim. 20(2): a Newton step in the variables that are not held at a bound by
-    their gradient, projected on the box, shortened until the quadratic falls.
+    their gradient, projected on the box; where that does not lower the quadratic, straight as far as the box allows.
 
     Parameters
     ----------
@@ -247,19 +246,42 @@ def box_minimum(g: FloatArray, H: FloatArray, low: FloatArray, high: FloatArray)
         moving = ~(((p <= low) & (slope > 0.0)) | ((p >= high) & (slope < 0.0)))
         if not moving.any():
             break
-        newton = np.zeros(g.size)
-        newton[moving] = -np.linalg.solve(H[np.ix_(moving, moving)], slope[moving])
-        length = 1.0
-        while length > SHORTEST:
-            trial = np.clip(p + length * newton, low, high)
+        newton = _inward_newton(H, slope, moving, p <= low, p >= high)
+        trial = np.clip(p + newton, low, high)
+        value = float(g @ trial + 0.5 * trial @ H @ trial)
+        if not value < best:
+            trial = _up_to_the_bound(p, newton, low, high)
             value = float(g @ trial + 0.5 * trial @ H @ trial)
-            if value < best:
-                break
-            length *= 0.5
-        else:
+        if not value < best:
             break
         converged = best - value <= BOX_TOLERANCE * abs(value)
         p, best = trial, value
         if converged:
             break
     return p
+
+
+def _inward_newton(
+    H: FloatArray, slope: FloatArray, moving: NDArray[np.bool_], at_low: NDArray[np.bool_], at_high: NDArray[np.bool_]
+) -> FloatArray:
+    """Newton step in `moving`, without those at a bound that it would push over it: projected, it could go uphill."""
+    while True:
+        newton = np.zeros(slope.size)
+        newton[moving] = -np.linalg.solve(H[np.ix_(moving, moving)], slope[moving])
+        outward = (at_low & (newton < 0.0)) | (at_high & (newton > 0.0))
+        if not outward.any():
+            return newton
+        moving = moving & ~outward
+
+
+def _up_to_the_bound(p: FloatArray, step: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """The point where a step from p meets the first bound, lying on it exactly, or its end."""
+    bound = np.where(step < 0.0, low, high)
+    room = np.full(p.size, np.inf)
+    np.divide(bound - p, step, out=room, where=step != 0.0)
+    first = int(np.argmin(room))
+    if room[first] >= 1.0:
+        return p + step
+    reached = np.clip(p + room[first] * step, low, high)
+    reached[first] = bound[first]
+    return reached
