@@ -143,7 +143,9 @@ def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
     """Derivatives of the criterion at `value` (theory eq. (13)-(16))."""
     effects = value.system.effects(value.beta)
     blocks = value.system.marginal(reml=value.reml)
-    multipliers = tuple(B - z @ z.T / value.sigma2 for B, z in zip(blocks, effects.scores, strict=True))
+    multipliers = tuple(
+        B - np.einsum("il,jl->ij", z, z) / value.sigma2 for B, z in zip(blocks, effects.scores, strict=True)
+    )
     by_template = [2.0 * gamma @ T for gamma, T in zip(multipliers, value.templates, strict=True)]
     gradient = np.array([np.vdot(by_template[f], E) for f, E in zip(directions.factor, directions.basis, strict=True)])
     information = average_information(value, effects, directions)
@@ -174,7 +176,7 @@ def average_information(value: Evaluation, effects: Effects, directions: Directi
     s = np.empty(m)
     for i, (f, E) in enumerate(zip(directions.factor, directions.basis, strict=True)):
         T = value.templates[f]
-        z[f][:, :, i] = (E @ T.T + T @ E.T) @ effects.scores[f]
+        z[f][:, :, i] = np.einsum("ij,jl->il", E @ T.T + T @ E.T, effects.scores[f])
         s[i] = np.vdot(effects.scores[f], z[f][:, :, i]) / value.sigma2
     zz, zx = value.system.inner(tuple(z))
     if zx.shape[1]:

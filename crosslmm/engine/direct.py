@@ -19,7 +19,7 @@ from crosslmm.engine.plan import DirectEngine, Plan
 from crosslmm.engine.protocol import Effects, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
-from crosslmm.linalg.dense import solve_lower
+from crosslmm.linalg.dense import cross, solve_lower
 from crosslmm.linalg.levels import Elimination, apply, eliminate, multiply
 from crosslmm.linalg.pairs import GramOperator, gram_operator
 from crosslmm.linalg.rest import RestFactor, RestInverse
@@ -113,25 +113,23 @@ class DirectSystem:
         """See `System.fixed`."""
         raw = self.equations.border[0]
         size = raw.shape[2]
-        explained = raw.reshape(-1, size).T @ self.border_first.reshape(-1, size)
-        explained += self.border_rest.T @ self.border_rest
-        return self.equations.fixed - explained
+        explained = cross(raw.reshape(-1, size), self.border_first.reshape(-1, size))
+        return self.equations.fixed - explained - cross(self.border_rest, self.border_rest)
 
     def effects(self, beta: FloatArray) -> Effects:
         """See `System.effects`."""
         contrast = np.append(-beta, 1.0)
-        u = self.rest.half_solve_transposed((self.border_rest @ contrast)[:, None])
-        target = self.equations.border[0] @ contrast
-        modes = [np.einsum("ijl,jl->il", self.first.psi, target - self.scaled.apply(u)[:, :, 0])]
+        u = self.rest.half_solve_transposed(np.einsum("qp,p->q", self.border_rest, contrast)[:, None])
+        targets = [np.einsum("klp,p->kl", border, contrast) for border in self.equations.border]
+        modes = [np.einsum("ijl,jl->il", self.first.psi, targets[0] - self.scaled.apply(u)[:, :, 0])]
         start = 0
         for T, border in zip(self.templates[1:], self.equations.border[1:], strict=True):
             k, n_levels = border.shape[:2]
-            modes.append(T @ u[start : start + k * n_levels, 0].reshape(k, n_levels))
+            modes.append(np.einsum("ij,jl->il", T, u[start : start + k * n_levels, 0].reshape(k, n_levels)))
             start += k * n_levels
         in_layout = self._layout_order(modes)
         explained = self.equations.gram.apply(tuple(b[:, :, None] for b in in_layout))
-        targets = self._layout_order([border @ contrast for border in self.equations.border])
-        scores = tuple(t - e[:, :, 0] for t, e in zip(targets, explained, strict=True))
+        scores = tuple(t - e[:, :, 0] for t, e in zip(self._layout_order(targets), explained, strict=True))
         return Effects(in_layout, scores)
 
     def inner(self, z: Templates) -> tuple[FloatArray, FloatArray]:
@@ -142,13 +140,14 @@ class DirectSystem:
         m = h[0].shape[2]
         h_first = apply(self.first.psi, h[0])
         h_rest = self.rest.half_solve(self._reduce(h[1:], h_first))
-        zz = -h[0].reshape(-1, m).T @ h_first.reshape(-1, m) - h_rest.T @ h_rest
-        zx = -h_first.reshape(-1, m).T @ self.equations.border[0].reshape(-1, self.fixed.shape[0])
-        zx -= h_rest.T @ self.border_rest
+        size = self.fixed.shape[0]
+        zz = -cross(h[0].reshape(-1, m), h_first.reshape(-1, m)) - cross(h_rest, h_rest)
+        zx = -cross(h_first.reshape(-1, m), self.equations.border[0].reshape(-1, size))
+        zx -= cross(h_rest, self.border_rest)
         for f, hf in enumerate(h_layout):
             zf = z[f].reshape(-1, m)
-            zz += zf.T @ hf.reshape(-1, m)
-            zx += zf.T @ self.equations.border[order.index(f)].reshape(-1, zx.shape[1])
+            zz += cross(zf, hf.reshape(-1, m))
+            zx += cross(zf, self.equations.border[order.index(f)].reshape(-1, size))
         return 0.5 * (zz + zz.T), zx[:, :-1]
 
     def marginal(self, *, reml: bool) -> Templates:
@@ -167,7 +166,7 @@ class DirectSystem:
                 result.append(self._weak_marginal(g, R))
                 continue
             N = spread[offsets[g] : offsets[g + 1]].reshape(k, n_levels * spread.shape[1])
-            W = inverse.block_sum(offsets[g], k, n_levels) + N @ N.T
+            W = inverse.block_sum(offsets[g], k, n_levels) + cross(N.T, N.T)
             T_inverse = np.linalg.inv(T)
             result.append(T_inverse.T @ (n_levels * np.eye(k) - W) @ T_inverse)
         return self._layout_order(result)
@@ -207,11 +206,11 @@ class DirectSystem:
             Y[columns, np.arange(columns.size)] -= 1.0
             same = Y[columns].reshape(k, levels.size, k, levels.size)
             total += np.einsum("iljl->ij", same)
-            Y[own] = (T.T @ Y[own].reshape(k, -1)).reshape(k * n_levels, -1)
+            Y[own] = np.einsum("ij,im->jm", T, Y[own].reshape(k, -1)).reshape(k * n_levels, -1)
             half = self.rest.half_solve(Y)
             total -= _same_level(half, k)
             if R is not None:
-                x_part = border[columns].T - self.border_rest[:, :-1].T @ half
+                x_part = border[columns].T - cross(self.border_rest[:, :-1], half)
                 total -= _same_level(solve_lower(R, x_part), k)
         return total
 
@@ -231,7 +230,7 @@ def _reduced(templates: Templates, h: Templates, scaled: Scaled, psi_h: FloatArr
     start = 0
     for T, part in zip(templates, h, strict=True):
         k, n_levels, m = part.shape
-        reduced[start : start + k * n_levels] += (T.T @ part.reshape(k, -1)).reshape(k * n_levels, m)
+        reduced[start : start + k * n_levels] += np.einsum("ij,ilm->jlm", T, part).reshape(k * n_levels, m)
         start += k * n_levels
     return reduced
 

@@ -35,9 +35,7 @@ def congruence(T: FloatArray, blocks: FloatArray, U: FloatArray) -> FloatArray:
     """``T' B_l U`` for every level; (r, k, ...) blocks from T (k, r), B (k, m, L), U (m, s): shape (r, s, L)."""
     if T.shape == (1, 1) and U.shape == (1, 1):
         return (T[0, 0] * U[0, 0]) * blocks
-    k, m, n_levels = blocks.shape
-    left = (T.T @ blocks.reshape(k, m * n_levels)).reshape(T.shape[1], m, n_levels)
-    return np.matmul(U.T, left)
+    return np.einsum("iml,mj->ijl", np.einsum("ai,aml->iml", T, blocks), U)
 
 
 def multiply(A: FloatArray, B: FloatArray) -> FloatArray:
