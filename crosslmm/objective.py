@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crosslmm.covariance import Covariance, FloatArray
+from crosslmm.boundary import leave_boundary, without_negligible
+from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Effects, Equations, System, Templates
 from crosslmm.errors import NumericalError
-from crosslmm.layout import Layout
 from crosslmm.linalg.dense import solve_lower, solve_lower_transposed
 from crosslmm.quadratic import Problem
 
@@ -195,57 +194,10 @@ def criterion_problem(equations: Equations, xp: CrossProducts, scale: FloatArray
         on_diagonal=layout.on_diagonal,
         column=layout.theta_column,
         collapse=layout.collapse,
-        leave=lambda theta, slopes: leave_boundary(layout, theta, cast(Derivatives, slopes), scale),
+        reduce=lambda theta: without_negligible(layout, theta, scale),
+        leave=lambda theta, slopes: leave_boundary(layout, theta, cast(Derivatives, slopes).multipliers, scale),
         scale=scale,
     )
-
-
-FIRST_STEP = 0.01
-"""Distance from the boundary, in natural scales, at which a variance that was missing starts."""
-
-SIGNIFICANT = 1e-7
-"""A multiplier is negative if its eigenvalue is below minus this part of the largest: less is rounding."""
-
-
-def leave_boundary(layout: Layout, theta: FloatArray, slopes: Derivatives, scale: FloatArray) -> FloatArray | None:
-    """A theta off the boundary in whose direction the criterion falls, or None where the boundary is right.
-
-    The criterion has a minimum at a covariance of less than full rank only if the multipliers (its derivative by the
-    covariance) are positive semi-definite there: an eigenvector of a negative one is a random effect whose variance
-    is missing.
-    """
-    zero = layout.on_diagonal & (theta == 0.0)
-    result = theta.copy()
-    for term in layout.terms:
-        part = term.theta_slice
-        if not zero[part].any():
-            continue
-        gamma = slopes.multipliers[term.factor][np.ix_(term.columns, term.columns)]
-        missing = _missing_effect(gamma, term.covariance, zero[part])
-        if missing is not None:
-            T = term.covariance.template(theta[part])
-            step = FIRST_STEP * float(scale[part].max())
-            result[part] = term.covariance.theta(_with_effect(T, step * missing, term.covariance))
-    return None if np.array_equal(result, theta) else result
-
-
-def _missing_effect(gamma: FloatArray, covariance: Covariance, zero: NDArray[np.bool_]) -> FloatArray | None:
-    """Direction (k,) in which a covariance should grow, or None."""
-    if covariance.name == "unstructured":
-        values, vectors = np.linalg.eigh(gamma)
-        return vectors[:, 0] if values[0] < -SIGNIFICANT * np.abs(values).max() else None
-    slopes = np.zeros(covariance.n_theta)
-    np.add.at(slopes, covariance.params, np.diag(gamma))
-    falls = (slopes < -SIGNIFICANT * np.abs(slopes).max()) & zero
-    return falls[covariance.params].astype(float) if falls.any() else None
-
-
-def _with_effect(T: FloatArray, effect: FloatArray, covariance: Covariance) -> FloatArray:
-    """Template of ``T T' + effect effect'`` within the structure."""
-    if covariance.name != "unstructured":
-        return np.sqrt(T**2 + np.diag(effect**2))
-    R = np.linalg.qr(np.vstack([T.T, effect[None, :]]), mode="r")
-    return np.tril((np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R).T)
 
 
 def objective_at(equations: Equations, xp: CrossProducts, theta: FloatArray, *, reml: bool) -> ObjectiveValue:

@@ -21,8 +21,8 @@ from crosslmm.covariance import FloatArray
 from crosslmm.errors import NumericalError
 from crosslmm.quadratic import Model, Problem, Proposal, V, moved, propose, quadratic_model
 
-SNAP = 0.02
-"""A column of a template below this many natural scales at the end is tried at exactly 0."""
+SNAP_INTERVAL = 5
+"""Evaluations between two tries of a point of lower rank."""
 
 NOISE = 1e-14
 """Relative rounding error of the criterion: differences below it are not signal."""
@@ -132,6 +132,7 @@ class _Search(Generic[V]):
         self.began = time.perf_counter()
         self.damping = 0.0
         self.decrement = np.inf
+        self.next_snap = 0
         self.pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def run(self, start: FloatArray) -> Optimum[V]:
@@ -150,10 +151,10 @@ class _Search(Generic[V]):
                     return self.finish(point, True, "the predicted decrease is below the tolerance")
                 point, settled = released, point.value.criterion
                 continue
-            following = None
-            if proposal.stuck:
+            following = self.early_snap(point, proposal)
+            if following is None and proposal.stuck:
                 self.damp_more()
-            else:
+            elif following is None:
                 again = proposal.shrunk & shrunk_before
                 following = self.try_bounds(point, proposal, again) if again.any() else None
                 following = following or self.try_step(point, proposal)
@@ -245,29 +246,30 @@ class _Search(Generic[V]):
         return self.without_slopes(point, theta, "last")
 
     def snap(self, point: Point[V]) -> Point[V]:
-        """The point with columns that are all but 0 set to 0, where the criterion is no higher for it."""
-        theta = self.without_small_columns(point.theta)
+        """The point without random effects that are all but 0, where the criterion is no higher for it."""
+        theta = self.problem.reduce(point.theta)
         return point if theta is None else self.without_slopes(point, theta, "boundary")
+
+    def early_snap(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
+        """The point without random effects that are all but 0, tried now and then once the end is near.
+
+        Along such an effect the criterion is nearly flat, and a search for its exact size would take long.
+        """
+        if proposal.decrement > NEARLY_DONE or len(self.steps) < self.next_snap:
+            return None
+        self.next_snap = len(self.steps) + SNAP_INTERVAL
+        snapped = self.snap(point)
+        return None if snapped is point else self.model(snapped.theta, snapped.value)
 
     def without_slopes(self, point: Point[V], theta: FloatArray, kind: str) -> Point[V]:
         """The point moved to theta if the criterion is no higher there."""
         value = self.attempt(theta, kind)
         if value is None:
             return point
-        accepted = bool(value.criterion <= point.value.criterion + self.noise(value.criterion))
+        allowed = max(self.tolerance, self.noise(value.criterion)) if kind == "boundary" else 0.0
+        accepted = bool(value.criterion <= point.value.criterion + allowed)
         self.record(theta, value.criterion, kind, accepted)
         return replace(point, theta=theta, value=value) if accepted else point
-
-    def without_small_columns(self, theta: FloatArray) -> FloatArray | None:
-        """Theta without the columns below `SNAP`, or None where there are none."""
-        problem, before = self.problem, theta
-        while True:
-            size = np.zeros(int(problem.column.max()) + 1)
-            np.maximum.at(size, problem.column, np.abs(theta) / problem.scale)
-            small = problem.on_diagonal & (size[problem.column] > 0.0) & (size[problem.column] < SNAP)
-            if not small.any():
-                return None if theta is before else theta
-            theta = problem.collapse(theta, int(np.flatnonzero(small)[-1]))
 
     def leave_bounds(self, point: Point[V]) -> Point[V] | None:
         """A point off the bounds from which the criterion falls, or None where every 0 is a true one."""

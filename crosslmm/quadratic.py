@@ -82,6 +82,8 @@ class Problem(Generic[V]):
         Parameters in one column of a template share a number; the criterion is even in a whole column.
     collapse : callable
         ``(theta, index)`` to theta without the column of element `index`.
+    reduce : callable
+        Theta to one of lower rank, without the random effects that are all but 0, or None where there are none.
     leave : callable
         Theta with zeros on the diagonal, and the slopes there, to one off the boundary from which the criterion
         falls, or None.
@@ -94,6 +96,7 @@ class Problem(Generic[V]):
     on_diagonal: NDArray[np.bool_]
     column: NDArray[np.intp]
     collapse: Callable[[FloatArray, int], FloatArray]
+    reduce: Callable[[FloatArray], FloatArray | None]
     leave: Callable[[FloatArray, Slopes], FloatArray | None]
     scale: FloatArray
 

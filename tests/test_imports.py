@@ -16,7 +16,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 WAIST = ["errors", "covariance", "layout", "crossproducts"]
 DATA = ["formula", "design"]
-NUMERICS = ["quadratic", "optimize", "linalg", "engine", "fit", "objective", "start", "estimate"]
+NUMERICS = ["boundary", "quadratic", "optimize", "linalg", "engine", "fit", "objective", "start", "estimate"]
 TOP = ["datasets", "report", "results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.

@@ -125,7 +125,12 @@ def problem_of(f, gradient, information, hessian, *, diagonal, column=None, fail
         return np.where(falls, 0.01, theta) if falls.any() else None
 
     columns = np.arange(diagonal.size) if column is None else np.asarray(column)
-    return Problem(value, slopes, diagonal, columns, collapse, leave, np.ones(diagonal.size))
+
+    def reduce(theta):
+        small = diagonal & (np.bincount(columns)[columns] == 1) & (theta > 0.0) & (theta < 0.02)
+        return np.where(small, 0.0, theta) if small.any() else None
+
+    return Problem(value, slopes, diagonal, columns, collapse, reduce, leave, np.ones(diagonal.size))
 
 
 def run(problem, start, **options):
