@@ -13,6 +13,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from crosslmm.errors import FormulaError
+from crosslmm.formula.check import bad_python, check_subtractions
 from crosslmm.formula.scan import Scan
 
 NAME = re.compile(
@@ -85,13 +86,21 @@ def _columns(source: str, span: tuple[int, int]) -> list[str]:
     text = source[slice(*span)]
     try:
         parsed = Formula(text)
-    except (FormulaicError, SyntaxError) as error:
+    except SyntaxError as error:
+        message, place = bad_python(text) or (plain(error), (0, len(text)))
+        raise FormulaError(
+            f"the columns of this random-effects term cannot be read: {message}",
+            source,
+            (span[0] + place[0], span[0] + place[1]),
+        ) from error
+    except FormulaicError as error:
         raise FormulaError(
             f"the columns of this random-effects term cannot be read: {plain(error)}", source, span
         ) from error
     terms = list(parsed) if isinstance(parsed, SimpleFormula) else []
     if not terms:
         raise FormulaError("this random-effects term has no columns: write (1 | g) for an intercept", source, span)
+    check_subtractions(source, *span, source)
     return [term_text(term) for term in terms]
 
 

@@ -10,6 +10,7 @@ from formulaic.errors import FormulaicError
 
 from crosslmm.errors import FormulaError
 from crosslmm.formula.bars import RandomTerm, plain, random_terms
+from crosslmm.formula.check import bad_python, check_characters, check_powers, check_subtractions, uses
 from crosslmm.formula.scan import Piece, Scan, additive_pieces, scan
 
 __all__ = ["MixedFormula", "RandomTerm", "parse"]
@@ -59,6 +60,7 @@ def parse(formula: str) -> MixedFormula:
         raise FormulaError(f"a formula is a string such as 'y ~ x + (1 | g)', not {type(formula).__name__}")
     source = " ".join(formula.splitlines())
     scanned = scan(source)
+    check_characters(scanned)
     tilde = _tilde(scanned)
     _check_bars(scanned, tilde)
     response = slice(*scanned.trim(0, tilde))
@@ -73,10 +75,12 @@ def parse(formula: str) -> MixedFormula:
             source,
             scanned.trim(tilde + 1, len(source)),
         )
+    check_powers(scanned)
     _check_fixed(scanned, random)
     fixed = [piece for piece in pieces if piece not in random]
     text = " ".join(f"{piece.sign} {source[piece.start : piece.stop]}" for piece in fixed).removeprefix("+").strip()
     terms = [term for piece in random for term in random_terms(scanned, piece.start, piece.stop)]
+    _check_response(scanned, source[response], random)
     _check_duplicates(source, scanned, tilde, terms)
     return MixedFormula(source, source[response], text or "1", tuple(terms))
 
@@ -135,11 +139,25 @@ def _check_fixed(scanned: Scan, random: list[Piece]) -> None:
     text = "".join(characters)
     try:
         Formula(text)
-    except (FormulaicError, SyntaxError) as error:
+    except SyntaxError as error:
+        message, span = bad_python(text) or (plain(error), (0, len(text)))
+        raise FormulaError(f"the formula cannot be read: {message}", scanned.source, span) from error
+    except FormulaicError as error:
         # Formulaic marks the offending token between these two characters, in the text it was given.
         marked = re.search(r"^(.*?)\u29db\x1b\[[0-9;]*m(.*?)\x1b\[0m\u29da", str(error), re.MULTILINE)
         span = (len(marked[1]), len(marked[1]) + len(marked[2])) if marked else (0, len(text))
         raise FormulaError(f"the formula cannot be read: {plain(error)}", scanned.source, span) from error
+    check_subtractions(text, scanned.find("~", 0, len(text), 0)[0] + 1, len(text), scanned.source)
+
+
+def _check_response(scanned: Scan, response: str, random: list[Piece]) -> None:
+    """Refuse a random-effects term of the response itself."""
+    name = response.strip("`")
+    for piece in random:
+        for term in random_terms(scanned, piece.start, piece.stop):
+            if name in term.grouping or uses(list(Formula(term.columns)), name):
+                message = f"the response {name!r} cannot stand in a random-effects term"
+                raise FormulaError(message, scanned.source, (piece.start, piece.stop))
 
 
 def _check_duplicates(source: str, scanned: Scan, tilde: int, terms: list[RandomTerm]) -> None:

@@ -60,7 +60,7 @@ def scan(source: str) -> Scan:
     Raises
     ------
     FormulaError
-        A bracket or quote is not closed, or closes nothing.
+        A bracket or quote is not closed, or closes nothing; back-quotes are empty.
     """
     depth, opaque = [], []
     open_brackets: list[tuple[int, str, bool]] = []
@@ -71,6 +71,8 @@ def scan(source: str) -> Scan:
         if quote:
             depth.append(len(open_brackets))
             opaque.append(True)
+            if char == quote == "`" and i == quoted_from + 1:
+                raise FormulaError("nothing stands between these back-quotes", source, (quoted_from, i + 1))
             quote = "" if char == quote else quote
             continue
         if char in QUOTES:
