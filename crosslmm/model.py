@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,10 +130,7 @@ class MixedLM:
         from crosslmm.estimate import estimate
 
         _check_method(reml)
-        if not tolerance >= 0.0:
-            raise ModelError(f"tolerance={tolerance!r}: expected a decrease of the criterion, such as {TOLERANCE:g}")
-        if not max_evaluations >= 1:
-            raise ModelError(f"max_evaluations={max_evaluations!r}: expected at least 1")
+        _check_limits(tolerance, max_evaluations)
         fit = estimate(
             self.crossproducts,
             self._equations(engine),
@@ -193,8 +191,11 @@ class MixedLM:
         return self._default_equations if options == DirectEngine() else prepare(self.crossproducts, options)
 
     def _theta(self, theta: Any) -> np.ndarray:
-        values = np.asarray(theta, dtype=float).ravel()
         names = self.theta_names
+        try:
+            values = np.asarray(theta, dtype=np.float64).ravel()
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"theta must be {len(names)} numbers ({', '.join(names)}), not {theta!r}") from error
         if values.size != len(names):
             raise ModelError(f"theta has {values.size} elements, expected {len(names)}: {', '.join(names)}")
         if not np.isfinite(values).all():
@@ -254,9 +255,16 @@ mixedlm = MixedLM.from_formula
 def _engine_options(engine: str | DirectEngine) -> DirectEngine:
     if isinstance(engine, DirectEngine):
         return engine
-    if engine in ("auto", "direct"):
+    if isinstance(engine, str) and engine in ("auto", "direct"):
         return DirectEngine()
     raise ModelError(f"engine={engine!r}: expected 'auto', 'direct' or a DirectEngine(...)")
+
+
+def _check_limits(tolerance: float, max_evaluations: int) -> None:
+    if not (isinstance(tolerance, Real) and 0.0 <= float(tolerance) < np.inf):
+        raise ModelError(f"tolerance={tolerance!r}: expected a decrease of the criterion, such as {TOLERANCE:g}")
+    if not (isinstance(max_evaluations, Integral) and int(max_evaluations) >= 1):
+        raise ModelError(f"max_evaluations={max_evaluations!r}: expected a whole number, at least 1")
 
 
 def _check_method(reml: object) -> None:

@@ -186,11 +186,16 @@ def propose(
     decrement = -float(model.gradient @ step + 0.5 * step @ model.hessian @ step)
     attainable = 0.5 * float(np.sum(g**2 / model.damping_scale[free])) if free.size else 0.0
     shrunk = shrinks & (step <= low) & (step < 0.0)
-    return Proposal(step, max(decrement, 0.0), shrunk, stuck=bool(decrement < STUCK * attainable))
+    return Proposal(
+        step, max(decrement, 0.0), shrunk, stuck=bool(decrement < STUCK * attainable and attainable > LEAST_GAIN)
+    )
 
 
 STUCK = 1e-9
 """A proposal is of no use if it predicts less than this part of what independent parameters would gain."""
+
+LEAST_GAIN = 1e-9
+"""Gain (deviance units) of independent parameters below which nothing is left to be stuck on."""
 
 
 def step_bounds(
