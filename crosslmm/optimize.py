@@ -30,6 +30,18 @@ NOISE = 1e-14
 FIRST_DAMPING = 0.1
 """Damping, relative to the information's diagonal, after the first step that failed."""
 
+MORE_DAMPING = 4.0
+LESS_DAMPING = 0.1
+LEAST_DAMPING = 1e-3
+"""Factors by which damping grows and falls, and the damping below which it is dropped (Levenberg and Marquardt)."""
+
+POOR = 0.25
+GOOD = 0.75
+"""Decrease of the criterion over the predicted one below which damping grows, and above which it falls."""
+
+IN_NOISE = 1e2
+"""Predicted decreases below this many rounding errors cannot be told from none: such a step may raise the criterion."""
+
 MEMORY = 4
 """Earlier steps whose secants are kept, besides the last."""
 
@@ -173,7 +185,7 @@ class _Search(Generic[V]):
         return self.problem.alone & (len(self.steps) > PATIENCE)
 
     def damp_more(self) -> None:
-        self.damping = max(4.0 * self.damping, FIRST_DAMPING)
+        self.damping = max(MORE_DAMPING * self.damping, FIRST_DAMPING)
 
     def is_last(self, proposal: Proposal, criterion: float) -> bool:
         """Whether what is left after this step will be below the tolerance.
@@ -208,7 +220,7 @@ class _Search(Generic[V]):
 
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
         """The point after a step, or None (and more damping) where the criterion does not follow the model."""
-        theta, flipped = moved(self.problem, point.theta, proposal.step, self.squares())
+        theta, flipped = moved(self.problem, point.theta, proposal)
         kind = "newton" if self.damping == 0.0 else "damped"
         value = self.attempt(theta, kind)
         if value is None:
@@ -216,19 +228,19 @@ class _Search(Generic[V]):
             return None
         decrease = point.value.criterion - value.criterion
         noise = self.noise(value.criterion)
-        in_noise = decrease > -noise and proposal.decrement < 1e2 * noise
+        in_noise = decrease > -noise and proposal.decrement < IN_NOISE * noise
         accepted = bool(decrease > SUFFICIENT * proposal.decrement or in_noise)
         self.record(theta, value.criterion, kind, accepted)
         ratio = decrease / proposal.decrement
-        if not accepted or ratio < 0.25:
+        if not accepted or ratio < POOR:
             self.damp_more()
-        elif ratio > 0.75:
-            self.damping = self.damping / 10.0 if self.damping > 0.01 * FIRST_DAMPING else 0.0
+        elif ratio > GOOD:
+            self.damping = LESS_DAMPING * self.damping if self.damping > LEAST_DAMPING else 0.0
         return self.model(theta, value, None if flipped else point) if accepted else None
 
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
         """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
-        theta, _ = moved(self.problem, point.theta, proposal.step, self.squares())
+        theta, _ = moved(self.problem, point.theta, proposal)
         for index in np.flatnonzero(diagonals)[::-1]:
             theta = self.problem.collapse(theta, int(index))
         value = self.attempt(theta, "boundary")
@@ -242,7 +254,7 @@ class _Search(Generic[V]):
         """The last step, taken without new derivatives when it does not raise the criterion."""
         if not np.any(proposal.step):
             return point
-        theta, _ = moved(self.problem, point.theta, proposal.step, self.squares())
+        theta, _ = moved(self.problem, point.theta, proposal)
         return self.without_slopes(point, theta, "last")
 
     def snap(self, point: Point[V]) -> Point[V]:

@@ -132,12 +132,15 @@ class Proposal:
         Diagonal elements held at the lower end of what one step may do.
     stuck : bool
         Whether the model could not be minimised although its gradient is not small.
+    squares : ndarray of bool, shape (m,)
+        Parameters whose step is one in their square.
     """
 
     step: FloatArray
     decrement: float
     shrunk: NDArray[np.bool_]
     stuck: bool
+    squares: NDArray[np.bool_]
 
 
 def quadratic_model(
@@ -186,9 +189,8 @@ def propose(
     decrement = -float(model.gradient @ step + 0.5 * step @ model.hessian @ step)
     attainable = 0.5 * float(np.sum(g**2 / model.damping_scale[free])) if free.size else 0.0
     shrunk = shrinks & (step <= low) & (step < 0.0)
-    return Proposal(
-        step, max(decrement, 0.0), shrunk, stuck=bool(decrement < STUCK * attainable and attainable > LEAST_GAIN)
-    )
+    stuck = decrement < STUCK * attainable and attainable > LEAST_GAIN
+    return Proposal(step, max(decrement, 0.0), shrunk, bool(stuck), squares)
 
 
 STUCK = 1e-9
@@ -217,15 +219,14 @@ def step_bounds(
     return np.where(shrinks, least, -reach - theta), most, shrinks
 
 
-def moved(
-    problem: Problem[V], theta: FloatArray, step: FloatArray, squares: NDArray[np.bool_]
-) -> tuple[FloatArray, bool]:
+def moved(problem: Problem[V], theta: FloatArray, proposal: Proposal) -> tuple[FloatArray, bool]:
     """Theta after a step, and whether the sign of a column was turned to keep its diagonal nonnegative.
 
-    Parameters in `squares` move by ``2 theta step`` in their square.
+    Parameters in `Proposal.squares` move by ``2 theta step`` in their square.
     """
+    step = proposal.step
     square = np.maximum(theta**2 + 2.0 * theta * step, 0.0)
-    after = np.where(squares, np.sqrt(square), theta + step)
+    after = np.where(proposal.squares, np.sqrt(square), theta + step)
     negative = np.bincount(problem.column, problem.on_diagonal & (after < 0.0))[problem.column] > 0.0
     return np.where(negative, -after, after), bool(negative.any())
 
