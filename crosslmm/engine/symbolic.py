@@ -32,6 +32,9 @@ SPARSE_SECONDS = 2.0e-9
 SPARSE_BYTES = 40
 """Bytes per nonzero of a sparse factor: CHOLMOD's, its copy as a matrix, the selected inverse, and their indices."""
 
+PATTERN_BYTES = 8
+"""Bytes per entry of the pattern of S while it is formed: a value and an index."""
+
 
 def dense_bytes(q: int) -> int:
     """Bytes of a dense rest: the factor and its inverse."""
@@ -130,6 +133,7 @@ def _store_rest(
         if reason is not None:
             require_memory(dense_bytes(q), f"a dense factor of {q:,} equations")
             return DenseRest.build(matrix), full, reason
+    require_memory(int(PATTERN_BYTES * min(visits, float(q) ** 2)), f"the pattern of {q:,} equations")
     return _weigh(matrix, blocks, shape, options)
 
 
