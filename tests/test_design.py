@@ -98,13 +98,6 @@ def test_shifted_and_scaled_data_give_the_same_cross_products(data):
         np.testing.assert_allclose(other.border[0], plain.border[0], atol=tolerance)
 
 
-def test_dependent_random_columns_are_only_scaled(data):
-    design = design_of("y ~ x + (1 + x + twice | g)", data.assign(twice=2 * data.x))
-    basis = design.layout.standardization.z_bases[0]
-    assert np.linalg.matrix_rank(basis) == 3
-    np.testing.assert_array_equal(basis[[0, 1], 2], 0.0)
-
-
 def test_zero_random_column_is_refused(data):
     with pytest.raises(ModelError, match=r"'none' of the random-effects term .* is 0 in every row"):
         design_of("y ~ x + (1 + x + none | g)", data.assign(none=0.0))
@@ -124,7 +117,121 @@ def test_independent_columns_keep_the_earlier_ones():
     np.testing.assert_array_equal(independent_columns(triangular_factor(A)), [0, 3, 5])
 
 
+def test_terms_without_a_common_column_may_divide_the_rows_alike(data):
+    layout = design_of("y ~ (1 | g) + (0 + x | q)", data.assign(q="level " + data.g)).layout
+    assert [factor.name for factor in layout.factors] == ["g", "q"]
+
+
+def test_factors_of_equally_many_levels_are_two(data):
+    q = [*data.g[:-1], "a" if data.g.iloc[-1] != "a" else "b"]
+    assert len(design_of("y ~ (1 | g) + (1 | q)", data.assign(q=q)).layout.factors) == 2
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64", "float16", "float32", "UInt8", "Int64"])
+def test_numbers_of_any_dtype_are_used_in_double_precision(data, dtype):
+    formula = parse("y ~ a*b + I(a**2) + x/a + a:a + (1 + a:b | g)")
+    rng = np.random.default_rng(3)
+    high = 2**40 if dtype in ("int64", "Int64") else 120
+    numbers = data.assign(a=rng.integers(1, high, N), b=rng.integers(1, high, N), y=rng.integers(-9, 9, N) + 100)
+    small = numbers.astype({"a": dtype, "b": dtype, "y": dtype})
+    expected = build_design(formula, numbers.astype({"a": float, "b": float, "y": float}), offset=np.full(N, 300.0))
+    design = build_design(formula, small, offset=np.full(N, 300))
+    np.testing.assert_array_equal(design.X, expected.X)
+    np.testing.assert_array_equal(design.Z[0], expected.Z[0])
+    np.testing.assert_array_equal(design.y, expected.y)
+
+
+def test_response_computed_from_small_integers(data):
+    design = design_of("I(h * 100) ~ x + (1 | g)", data.assign(h=data.h.astype("int8")))
+    np.testing.assert_array_equal(design.y, 100.0 * data.h)
+
+
+def test_small_integers_of_polars():
+    polars = pytest.importorskip("polars")
+    a, g = np.arange(24) % 8 * 30, np.arange(24) % 3
+    table = polars.DataFrame({"y": np.arange(24.0) ** 0.5, "a": a, "g": g}, schema_overrides={"a": polars.UInt8})
+    np.testing.assert_array_equal(design_of("y ~ I(a**2) + (1 | g)", table).X[:, 1], a**2)
+
+
+def test_integers_as_categories_keep_their_labels(data):
+    data = data.assign(h=data.h.astype("int8"))
+    assert design_of("y ~ C(h) + (1 | g)", data).fixed_names == ("Intercept", "C(h)[T.2]", "C(h)[T.3]")
+    design = design_of("y ~ h + (1 | h)", data)
+    assert list(design.layout.factors[0].levels) == [1, 2, 3] and design.X.dtype == np.float64
+
+
+@pytest.mark.parametrize("what", ["weights", "offset"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.date_range("2020", periods=N),
+        pd.Series(pd.date_range("2020", periods=N)),
+        pd.to_timedelta(np.arange(N), "D"),
+        ["1", "2"] * 30,
+        pd.Series(["1", "2"] * 30),
+        pd.Categorical([10, 20] * 30),
+        np.ones(N, bool),
+        pd.array([True] * N, dtype="boolean"),
+        [True] * N,
+        [None, True] * 30,
+        np.ones(N) + 1j,
+        [1.0, "a"] * 30,
+        (i for i in range(N)),
+    ],
+    ids=lambda values: type(values).__name__,
+)
+def test_weights_and_offset_are_plain_numbers(data, what, values):
+    with pytest.raises(DataError, match=f"{what} must be numbers"):
+        design_of("y ~ x + (1 | g)", data, **{what: values})
+    if not hasattr(values, "__next__"):
+        with pytest.raises(DataError, match=f"{what} must be numbers"):
+            design_of("y ~ x + (1 | g)", data.assign(q=values), **{what: "q"})
+
+
+def test_masked_weights_are_missing(data):
+    weights = np.ma.array(np.full(N, 2.0), mask=np.arange(N) < 7)
+    design = design_of("y ~ x + (1 | g)", data, weights=weights)
+    assert design.n_dropped == 7
+    assert weights.data[0] == 2.0
+    assert design_of("y ~ x + (1 | g)", data, weights=[None, 2] * 30).n == 30
+
+
+@pytest.mark.parametrize("shift", [1e10, 1e11, 1e12])
+def test_a_response_far_from_zero(data, shift):
+    formula = parse("y ~ x + (1 | g)")
+    scale = build_design(formula, data).layout.standardization.scale
+    moved = build_design(formula, data.assign(y=data.y + shift)).layout.standardization.scale
+    assert moved == pytest.approx(scale, rel=1e-15 * shift)
+    moved = build_design(parse("y ~ 0 + f + x + (1 | g)"), data.assign(y=data.y + shift))
+    assert moved.layout.standardization.scale == pytest.approx(scale, rel=0.1)
+
+
 # ---- fixed effects
+
+
+def test_covariates_far_from_zero_are_kept(data):
+    for formula in ("y ~ x + (1 | g)", "y ~ 1 + (x | g)"):
+        near, far = design_of(formula, data), design_of(formula, data.assign(x=data.x + 1e9))
+        assert far.fixed_names == near.fixed_names and far.dropped_names == ()
+        np.testing.assert_allclose(accumulate(far).border[0], accumulate(near).border[0], atol=1e-5)
+
+
+def test_covariates_that_hardly_vary(data):
+    with pytest.warns(RankDeficiencyWarning, match="'x': hardly varies .* subtract its mean"):
+        design_of("y ~ x + (1 | g)", data.assign(x=data.x + 1e13))
+    with pytest.warns(RankDeficiencyWarning, match="earlier ones: 'twice'$"):
+        design_of("y ~ x + twice + (1 | g)", data.assign(x=data.x + 1e9, twice=2 * (data.x + 1e9)))
+    with pytest.warns(RankDeficiencyWarning, match="earlier ones: 'x'$"):
+        design_of("y ~ x + (1 | g)", data.assign(x=0.1))
+
+
+def test_a_factor_of_one_level_is_named(data):
+    with pytest.warns(RankDeficiencyWarning, match="'f', 'f:x' of the fixed part"):
+        design = design_of("y ~ f*x + (1 | g)", data.assign(f="a"))
+    assert design.fixed_names == ("Intercept", "x") and design.dropped_names == ("f", "f:x")
 
 
 def test_redundant_fixed_columns_are_dropped_and_named(data):
@@ -301,6 +408,31 @@ def test_rows_with_missing_values_are_dropped(data):
         ("y ~ x + (1|g)", {}, {"weights": pd.Series(np.ones(N), index=range(1, N + 1))}, "index of weights"),
         ("y ~ x + (1|g)", {}, {"offset": np.full(N, np.inf)}, "offset"),
         ("y ~ x + (1|q)", {"q": np.where(np.arange(N) < 9, np.inf, 1.0)}, {}, "'q' has infinite values"),
+        ("y ~ x + (1|q)", {"q": [[1], [2]] * 30}, {}, r"'q' holds values that cannot be levels \(list\)"),
+        ("y ~ x + (1|q)", {"q": [{1: 2}] * N}, {}, r"\(dict\)"),
+        ("y ~ x + C(f, 5) + (1|g)", {}, {}, r"'C\(f, 5\)' cannot be evaluated"),
+        ("y ~ x + (q(x)|g)", {}, {"context": {"q": lambda v: {}["a"]}}, r"'q\(x\)' cannot be evaluated"),
+        ("y ~ x + (1|g)", {}, {"context": 5}, "context must be a dict"),
+        ("y ~ x + offset(w) + (1|g)", {}, {}, "offset='...'"),
+        ("y ~ x + factor(f) + (1|g)", {}, {}, r"write C\(...\)"),
+        ("y ~ x + (1|g)", {"x": pd.date_range("2020", periods=N)}, {}, "'x' holds dates; convert it to numbers"),
+        ("y ~ 1 + (x|g)", {"x": pd.date_range("2020", periods=N, tz="UTC")}, {}, "'x' holds dates"),
+        ("y ~ x + (1|g)", {"x": pd.to_timedelta(np.arange(N), "D")}, {}, "'x' holds lengths of time"),
+        ("y ~ x + (1|g)", {"x": pd.period_range("2020", periods=N)}, {}, "'x' holds periods"),
+        ("y ~ x + (1|g)", {"x": np.arange(N) + 1j}, {}, "'x' holds complex numbers"),
+        ("y ~ x + (1|g)", {"x": pd.Series([1, "a", 2.5] * 20)}, {}, "'x' holds numbers mixed with text"),
+        ("x ~ y + (1|g)", {"x": pd.date_range("2020", periods=N)}, {}, "'x' holds dates"),
+        ("q ~ x + (1|g)", {"q": [True, False] * 30}, {}, "boolean"),
+        ("q ~ x + (1|g)", {"q": pd.array([True, None] + [False] * 58, dtype="boolean")}, {}, "boolean"),
+        ("I(y > 0) ~ x + (1|g)", {}, {}, r"'I\(y > 0\)' is boolean"),
+        ("y ~ x + (1|g)", {"y": lambda d: 1e200 * d.y}, {}, "'y', whose squares .* rescale 'y'"),
+        ("y ~ x + (1|g)", {"x": lambda d: 1e-200 * d.x}, {}, "rescale 'x'"),
+        ("y ~ 1 + (x|g)", {"x": lambda d: 1e-200 * d.x}, {}, "rescale 'x'"),
+        ("y ~ x + (1|g)", {}, {"weights": np.full(N, 1e200)}, "weights run from 1e.200 .* rescale"),
+        ("y ~ x + (1|g)", {}, {"offset": np.full(N, 1e-200)}, "rescale 'offset'"),
+        ("y ~ Intercept + (1|g)", {"Intercept": lambda d: d.x}, {}, "two columns named 'Intercept'; rename"),
+        ("y ~ 1 + (Intercept|g)", {"Intercept": lambda d: d.x}, {}, "two columns named 'Intercept'; rename"),
+        ("y ~ (1|a:b)", {"a": ["p:q", "p"] * 30, "b": ["r", "q:r", "s"] * 20}, {}, "have the label 'p:q:r'.* rename"),
     ],
 )
 def test_data_errors(data, formula, change, options, says):
@@ -315,6 +447,9 @@ def test_data_errors(data, formula, change, options, says):
         (pd.DataFrame({"y": [], "g": []}), "no rows"),
         ({"y": [1.0, 2.0], "g": ["a"]}, "one length"),
         (pd.DataFrame([[1.0, "a", "b"]], columns=["y", "g", "g"]), "2 columns named 'g'"),
+        (pd.DataFrame([[1.0, "a"]], columns=pd.MultiIndex.from_tuples([("a", "y"), ("a", "g")])), "MultiIndex"),
+        (pd.DataFrame([[1.0, "a"]]), r"called 0, 1\); name them"),
+        (pd.DataFrame(), "no columns"),
     ],
 )
 def test_tables_that_are_refused(table, says):
@@ -330,6 +465,19 @@ def test_tables_that_are_refused(table, says):
         ("y ~ x + (x|q)", {"q": np.arange(N) // 2}, "30 levels times 2 columns = 60 random effects"),
         ("y ~ C(q) + (1|g)", {"q": np.arange(N)}, "60 independent columns"),
         ("y ~ copy + (1|g)", {"copy": lambda d: 2 * d.y + 1}, "fit the response 'y' perfectly"),
+        ("y ~ copy + (1|g)", {"copy": lambda d: d.y + 1e6}, "fit the response 'y' perfectly"),
+        ("y ~ 0 + copy + (1|g)", {"y": lambda d: d.y + 1e6, "copy": lambda d: 2 * d.y}, "perfectly"),
+        ("y ~ x + (1|g)", {"y": lambda d: d.y + 1e15}, r"'y' varies by 0.9.* steps of 0.12 .* Subtract"),
+        ("y ~ (f|g)", {"f": "a"}, "'f' of .* has one level only"),
+        ("y ~ (q|g)", {"q": 1.0}, r"\(1 \+ q \| g\), 'q' depends linearly"),
+        ("y ~ (x + q|g)", {"q": lambda d: 2 * d.x}, "'q' depends linearly"),
+        ("y ~ (1|g) + (0 + q|g)", {"q": 3.0}, "'Intercept' and 'q', which are proportional: its two variances"),
+        ("y ~ (x|g) + (1|g)", {}, "share the column 'Intercept': its two"),
+        ("y ~ (q + x||g)", {"q": lambda d: -2 * d.x}, r"\(0 \+ q \| g\) and \(0 \+ x \| g\) share"),
+        ("y ~ (1|g) + (1|q)", {"q": lambda d: "level " + d.g}, "'g' and 'q' divide the rows in the same way"),
+        ("y ~ (1|g/q)", {"q": lambda d: d.g.map({"a": 2, "b": 1}).fillna(0)}, "'q:g' and 'g' divide"),
+        ("y ~ (1|Residual)", {"Residual": lambda d: d.g}, "cannot be named 'Residual'"),
+        ("y ~ (1|g:h) + (0 + x|`g:h`)", {"g:h": lambda d: d.h}, "two grouping factors are labelled 'g:h'"),
     ],
 )
 def test_model_errors(data, formula, change, says):

@@ -11,9 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
-from crosslmm.design.fixed import check_finite
+from crosslmm.design.fixed import LARGEST, check_finite
 from crosslmm.design.frame import missing_rows, settle
 from crosslmm.errors import DataError
+
+PLAIN = ("integer", "floating", "mixed-integer-float", "decimal", "empty")
+"""What pandas infers about Python objects that are plain numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,43 @@ def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | Non
         raise DataError(
             f"the index of {what} differs from that of the data; add it to the data as a column and pass its name"
         )
-    series = frame[values] if isinstance(values, str) else values
-    try:
-        if isinstance(series, pd.Series):
-            array = pd.to_numeric(series).to_numpy(dtype=float, na_value=np.nan)
-        else:
-            array = np.asarray(series, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers: a column of the data or one number per row of it") from error
+    array = _plain_numbers(frame[values] if isinstance(values, str) else values, what)
     if array.shape != (len(frame),):
         raise DataError(
             f"{what} must hold one number for each of the {len(frame)} rows of the data (before any are dropped), "
             f"but has shape {array.shape}"
         )
     return array
+
+
+def _plain_numbers(values: Any, what: str) -> FloatArray:
+    """Numbers as floats; masked and missing ones are nan.
+
+    Raises
+    ------
+    DataError
+        The values are text, dates, categories, truth values, complex numbers or a mixture.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        numbers = np.array(_plain_numbers(np.asarray(values.data), what))
+        numbers[np.ma.getmaskarray(values)] = np.nan
+        return numbers
+    if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
+        series = pd.Series(values)
+        if pd.api.types.is_numeric_dtype(series.dtype) and not (
+            pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_complex_dtype(series.dtype)
+        ):
+            return series.to_numpy(dtype=np.float64, na_value=np.nan)
+        values = series.to_numpy() if series.dtype == object else np.array("")
+    array = np.asarray(values)
+    if array.dtype == object and array.ndim == 1 and pd.api.types.infer_dtype(array) in PLAIN:
+        array = np.where(pd.isna(array), np.nan, array).astype(np.float64)
+    if array.dtype.kind not in "iuf":
+        raise DataError(
+            f"{what} must be numbers, a column of the data or one number per row of it; convert text, dates, "
+            "categories, truth values and complex numbers first"
+        )
+    return array.astype(np.float64, copy=False)
 
 
 def _complete(columns: Mapping[str, Any], missing: str) -> NDArray[np.bool_] | None:
@@ -108,6 +134,11 @@ def _check_values(weights: FloatArray | None, offset: FloatArray | None) -> None
         check_finite(offset[:, None], ("offset",), "the offset")
     if weights is not None:
         bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
+        if not bad and (weights.max() > LARGEST or weights.min() < 1.0 / LARGEST):
+            raise DataError(
+                f"weights run from {weights.min():.1g} to {weights.max():.1g}; rescale them (sizes from "
+                f"{1.0 / LARGEST:.0e} to {LARGEST:.0e} can be used)"
+            )
         if bad:
             raise DataError(
                 f"weights must be finite and greater than 0, but {bad} are not: "

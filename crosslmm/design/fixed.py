@@ -8,23 +8,35 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec
-from formulaic.errors import FormulaicError
+from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.materializers import PandasMaterializer
-from formulaic.parser.types import Factor
+from formulaic.parser.types import Factor, Term
 
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import DataError
 from crosslmm.formula.bars import plain
 
+LARGEST = 1e150
+"""The largest size of a number that can be squared and summed; its inverse is the smallest."""
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that formulaic made, with their names and what is needed to make them again."""
+    """Columns that formulaic made, with their names and what is needed to make them again.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n, k)
+    names : tuple of str
+    spec : formulaic.ModelSpec
+    empty : tuple of str
+        Terms that gave no column: factors of one level.
+    """
 
     values: FloatArray
     names: tuple[str, ...]
     spec: ModelSpec
+    empty: tuple[str, ...]
 
 
 def materialize(formula: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:
@@ -35,11 +47,43 @@ def materialize(formula: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
     DataError
         A piece of the formula cannot be evaluated on these data.
     """
+    parsed = Formula(formula)
     try:
+        return _materialize(parsed, frame, context)
+    except MemoryError:
+        raise
+    except Exception as error:  # the formula may call any function
+        piece = _failing_piece(parsed, frame, context) or formula
+        raise DataError(f"'{piece}' cannot be evaluated on these data: {plain(error)}") from error
+
+
+def _materialize(formula: Any, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:
+    # Overflow and logarithms of 0 show as values that are not finite, which are refused by name.
+    with np.errstate(all="ignore"):
         materializer = PandasMaterializer(frame, context=context)
-        return materializer.get_model_matrix(Formula(formula), na_action="ignore", output="numpy")
-    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
-        raise DataError(f"'{formula}' cannot be evaluated on these data: {plain(error)}") from error
+        return materializer.get_model_matrix(formula, na_action="ignore", output="numpy")
+
+
+def _is_boolean(piece: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> bool:
+    """Whether a piece of a formula is of dtype bool, which formulaic turns into integers."""
+    materializer = PandasMaterializer(frame, context=context)
+    materializer.get_model_matrix(Formula(f"0 + {piece}"), na_action="ignore", output="numpy")
+    return any(
+        pd.api.types.is_bool_dtype(np.asarray(factor.values).dtype)
+        for name, factor in materializer.factor_cache.items()
+        if name != "0"
+    )
+
+
+def _failing_piece(formula: Any, frame: pd.DataFrame, context: Mapping[str, Any]) -> str | None:
+    """The first factor of a formula that cannot be evaluated by itself."""
+    sides = [formula] if isinstance(formula, SimpleFormula) else [formula.lhs, formula.rhs]
+    for factor in (factor for side in sides for term in side for factor in term.factors):
+        try:
+            _materialize(Formula([Term([factor])]), frame, context)
+        except Exception:  # as above
+            return str(factor.expr)
+    return None
 
 
 def as_columns(matrix: Any, what: str) -> Columns:
@@ -58,16 +102,27 @@ def as_columns(matrix: Any, what: str) -> Columns:
         )
     values = np.ascontiguousarray(values, dtype=np.float64)
     names = tuple(spec.column_names)
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise DataError(f"{what} has two columns named {twice!r}; rename the column of the data that is called so")
     check_finite(values, names, what)
-    return Columns(values, names, spec)
+    empty = tuple(str(part.term) for part in spec.structure if not part.columns)
+    return Columns(values, names, spec, empty)
 
 
 def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
-    """Refuse columns (n, k) that hold nan or infinite values."""
-    good = np.isfinite(values)
+    """Refuse columns (n, k) that hold nan or infinite values, or whose squares leave the range of float64."""
+    largest = np.maximum(values.max(axis=0), -values.min(axis=0))
+    good = np.isfinite(largest)
     if good.all():
+        for name, size in zip(names, largest, strict=True):
+            if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
+                raise DataError(
+                    f"{what} has values of about {size:.1g} in {name!r}, whose squares float64 cannot hold; "
+                    f"rescale {name!r} (sizes from {1.0 / LARGEST:.0e} to {LARGEST:.0e} can be used)"
+                )
         return
-    counts = (~good).sum(axis=0)
+    counts = (~np.isfinite(values)).sum(axis=0)
     bad = "; ".join(f"{name!r} in {count} rows" for name, count in zip(names, counts, strict=True) if count)
     raise DataError(
         f"{what} has values that are not finite numbers: {bad}. Look for infinite values, or a transformation such as "
@@ -95,6 +150,11 @@ def read_fixed(
             f"the response {response!r} must be one numeric column, but gives {len(spec.column_names)}: {columns}"
         )
     y = as_columns(matrices.lhs, "the response").values[:, 0]
+    if np.isin(y[:2], (0.0, 1.0)).all() and _is_boolean(response, frame, context):
+        raise DataError(
+            f"the response {response!r} is boolean; a linear mixed model of a yes or no is rarely meant: convert it to "
+            "0 and 1 on purpose (.astype(float)) if it is"
+        )
     if y.min() == y.max():
         raise DataError(f"the response {response!r} is {y[0]:g} in all {y.size} rows; there is nothing to model")
     return y, as_columns(matrices.rhs, "the fixed part")

@@ -57,6 +57,11 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
 
 def column_names(data: Any) -> list[str]:
     """Names of the columns of a table of any kind, those that are text."""
+    if isinstance(data, pd.DataFrame) and isinstance(data.columns, pd.MultiIndex):
+        raise DataError(
+            "the columns of the data have names of several parts (a MultiIndex); give each one name, for example "
+            "data.columns = ['_'.join(map(str, name)) for name in data.columns]"
+        )
     names = (
         data.columns
         if isinstance(data, pd.DataFrame)
@@ -64,7 +69,15 @@ def column_names(data: Any) -> list[str]:
         if isinstance(data, Mapping)
         else _foreign(data).columns
     )
-    return [name for name in names if isinstance(name, str)]
+    texts = [name for name in names if isinstance(name, str)]
+    if not texts:
+        if len(names) == 0:
+            raise DataError("the data have no columns")
+        raise DataError(
+            f"none of the data's columns has a name that is text (they are called {_some(list(names), 4)}); name them: "
+            "data.columns = ['y', ...]"
+        )
+    return texts
 
 
 def check_names(names: Iterable[str], present: list[str]) -> None:
@@ -81,7 +94,7 @@ def check_names(names: Iterable[str], present: list[str]) -> None:
             raise DataError(f"the data have no column {name!r}{hint}")
 
 
-def _some(names: list[str], most: int = 12) -> str:
+def _some(names: list[Any], most: int = 12) -> str:
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
 
 

@@ -15,6 +15,7 @@ from crosslmm.errors import DataError
 # A table over a range of integers is faster than hashing while it is short, or not much longer than the column.
 SHORT_TABLE = 100_000
 TABLE_FACTOR = 4
+UNHASHABLE = (list, dict, set, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def encode(column: pd.Series) -> Grouping:
     try:
         codes, uniques = pd.factorize(values, sort=True)
     except TypeError:
-        codes, uniques = _factorize_mixed(values)
+        codes, uniques = _factorize_mixed(values, column.name)
     if isinstance(dtype, np.dtype) and dtype.kind == "f":
         uniques = _whole(uniques, column.name)
     return Grouping(codes.astype(np.int32), _objects(uniques))
@@ -89,9 +90,15 @@ def _compress(codes: NDArray[Any], size: int) -> tuple[NDArray[np.int32], NDArra
     return table[codes], used
 
 
-def _factorize_mixed(values: Any) -> tuple[NDArray[np.intp], NDArray[Any]]:
+def _factorize_mixed(values: Any, name: Any) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """Codes of values that cannot be compared with each other, ordered by their text."""
-    codes, uniques = pd.factorize(values)
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError as error:
+        kind = next((type(value).__name__ for value in values if isinstance(value, UNHASHABLE)), "unhashable values")
+        raise DataError(
+            f"the grouping column {name!r} holds values that cannot be levels ({kind}); make them text or numbers first"
+        ) from error
     order = np.argsort([str(value) for value in uniques], kind="stable")
     return np.argsort(order)[codes], np.asarray(uniques, dtype=object)[order]
 

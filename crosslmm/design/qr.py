@@ -10,6 +10,11 @@ from crosslmm.covariance import FloatArray
 # R's lm, and lme4 after it: a column is a combination of earlier ones when what is left of it has
 # this fraction of its length.
 RANK_TOLERANCE = 1e-7
+# A column whose standard deviation is this fraction of its size is measured by its deviations from the
+# mean: to R it is constant, though float64 holds it well (seconds since 1970).
+NEARLY_CONSTANT = 1e-5
+# What rounding can leave of a column that is a combination of others, relative to its size.
+ROUNDING = 1e-11
 # Rows factorised at a time: such a block of a few columns stays in the processor's cache.
 BLOCK_ROWS = 1024
 
@@ -44,7 +49,9 @@ def plain_factor(A: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.qr(A, mode="r"), dtype=np.float64)
 
 
-def independent_columns(R: FloatArray, tolerance: float = RANK_TOLERANCE) -> NDArray[np.intp]:
+def independent_columns(
+    R: FloatArray, tolerance: float = RANK_TOLERANCE, *, intercept: bool = False
+) -> NDArray[np.intp]:
     """Positions of the columns that are no combination of kept earlier ones, from left to right.
 
     Parameters
@@ -53,9 +60,16 @@ def independent_columns(R: FloatArray, tolerance: float = RANK_TOLERANCE) -> NDA
         Any triangular factor of the matrix.
     tolerance : float
         Smallest length of a column's remainder, relative to the column.
+    intercept : bool
+        Whether the first column is constant. Then a nearly constant column is measured without its mean.
     """
     lengths = np.linalg.norm(R, axis=0)
-    if R.shape[0] >= R.shape[1] and np.all(np.abs(np.diag(R)) > tolerance * lengths):
+    needed = tolerance * lengths
+    if intercept:
+        spread = np.linalg.norm(R[1:], axis=0)
+        nearly = (spread < NEARLY_CONSTANT * lengths) & (np.arange(lengths.size) > 0)
+        needed[nearly] = np.maximum(tolerance * spread, ROUNDING * lengths)[nearly]
+    if R.shape[0] >= R.shape[1] and np.all(np.abs(np.diag(R)) > needed):
         return np.arange(R.shape[1])
     basis = np.zeros((R.shape[0], 0))
     kept = []
@@ -66,7 +80,7 @@ def independent_columns(R: FloatArray, tolerance: float = RANK_TOLERANCE) -> NDA
         for _ in range(2):  # twice is enough (Giraud, Langou, Rozloznik 2005)
             rest = rest - basis @ (basis.T @ rest)
         remainder = np.linalg.norm(rest)
-        if remainder > tolerance:
+        if remainder > needed[j] / length:
             basis = np.column_stack([basis, rest / remainder])
             kept.append(j)
     return np.array(kept, dtype=np.intp)

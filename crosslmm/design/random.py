@@ -13,7 +13,7 @@ import pandas as pd
 from crosslmm import covariance
 from crosslmm.design.fixed import Columns, as_columns, materialize
 from crosslmm.design.grouping import Grouping, cross, encode
-from crosslmm.errors import ModelError
+from crosslmm.errors import DataError, ModelError
 from crosslmm.formula import RandomTerm
 from crosslmm.layout import Factor, Term
 
@@ -50,8 +50,19 @@ class RandomPart:
     specs: tuple[Any, ...]
 
 
-def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mapping[str, Any]) -> RandomPart:
+def read_random(
+    terms: Sequence[RandomTerm], frame: pd.DataFrame, used: pd.DataFrame, context: Mapping[str, Any]
+) -> RandomPart:
     """Levels, columns and parameters of the random-effects terms.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    frame : pandas.DataFrame
+        Holds the grouping columns.
+    used : pandas.DataFrame
+        The same rows, with the columns that formulaic reads.
+    context : mapping
 
     Raises
     ------
@@ -63,10 +74,17 @@ def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mappi
     encoded = {name: encode(frame[name]) for term in terms for name in term.grouping}
     crossed = {term.grouping: cross([encoded[name] for name in term.grouping]) for term in terms}
     made = {
-        text: as_columns(materialize(text, frame, context), f"the random part '{text}'")
+        text: as_columns(materialize(text, used, context), f"the random part '{text}'")
         for text in {term.columns: None for term in terms}
     }
+    _check_names(terms, crossed)
     for term in terms:
+        if made[term.columns].empty:
+            gone = ", ".join(map(repr, made[term.columns].empty))
+            raise ModelError(
+                f"{gone} of the random-effects term {term.text} has one level only in these data and gives no column; "
+                "leave it out"
+            )
         _check_levels(term, len(crossed[term.grouping].levels), len(made[term.columns].names), len(frame))
         _check_columns(term, made[term.columns])
     terms = [terms[i] for i in term_order([len(crossed[term.grouping].levels) for term in terms])]
@@ -83,6 +101,29 @@ def read_random(terms: Sequence[RandomTerm], frame: pd.DataFrame, context: Mappi
         names=names,
         columns=tuple(tuple(made[term.columns] for term in own) for own in by_factor),
         specs=tuple(made[term.columns].spec for term in terms),
+    )
+
+
+def _check_names(terms: Sequence[RandomTerm], crossed: Mapping[tuple[str, ...], Grouping]) -> None:
+    """Refuse names that would stand for two things in the results."""
+    groups = {term.grouping: term.group for term in terms}
+    for grouping, group in groups.items():
+        if group == "Residual":
+            raise ModelError("a grouping factor cannot be named 'Residual', as the residual variance is; rename it")
+        if list(groups.values()).count(group) > 1:
+            raise ModelError(f"two grouping factors are labelled {group!r}; rename the column that is called so")
+        if len(grouping) > 1:
+            _check_labels(group, crossed[grouping])
+
+
+def _check_labels(group: str, grouping: Grouping) -> None:
+    if len(set(grouping.levels)) == len(grouping.levels):
+        return
+    counts = pd.Series(grouping.levels).value_counts(sort=True)
+    twice = counts.index[0]
+    raise DataError(
+        f"two combinations of levels of {group!r} have the label {twice!r}, because levels hold ':' or read alike; "
+        "rename these levels"
     )
 
 

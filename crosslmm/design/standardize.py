@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from crosslmm.covariance import Covariance, FloatArray
-from crosslmm.design.qr import independent_columns, plain_factor, positive_diagonal, triangular_factor
+from crosslmm.design.qr import independent_columns, positive_diagonal, triangular_factor
 from crosslmm.errors import ModelError
 
-# A residual this small relative to the response is rounding.
+# A residual this small relative to the spread of the response is no residual.
 PERFECT_FIT = 1e-10
+# What subtracting a fit can leave of a response by rounding alone, relative to the numbers subtracted.
+ROUNDING = 32.0 * float(np.finfo(float).eps)
+# Steps of float64 that the standard deviation of a response must span.
+FEWEST_STEPS = 100
 
 
 def inverse_factor(R: FloatArray, n: int) -> FloatArray:
@@ -18,7 +24,27 @@ def inverse_factor(R: FloatArray, n: int) -> FloatArray:
     return np.linalg.solve(R, np.eye(R.shape[1]) * np.sqrt(n))
 
 
-def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray, FloatArray, float]:
+def check_spread(y: FloatArray, response: str) -> float:
+    """Length of a response (n,) without its mean.
+
+    Raises
+    ------
+    ModelError
+        The response varies by a few steps of float64 only.
+    """
+    mean = float(y.mean())
+    spread = float(np.linalg.norm(y - mean))
+    sd = spread / np.sqrt(y.size)
+    if 0.0 < sd < FEWEST_STEPS * np.spacing(abs(mean)):
+        raise ModelError(
+            f"the response {response!r} varies by {sd:.3g} (standard deviation) about a mean of {mean:.6g}: float64 "
+            f"resolves steps of {np.spacing(abs(mean)):.2g} there, too coarse to model. Subtract a constant before "
+            "the data are stored in float64"
+        )
+    return spread
+
+
+def fixed_coordinates(R: FloatArray, n: int, response: str, spread: float) -> tuple[FloatArray, FloatArray, float]:
     """Basis of X, origin and unit of the response.
 
     Parameters
@@ -29,6 +55,8 @@ def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray,
         Number of rows.
     response : str
         Its name, for messages.
+    spread : float
+        Length of ``y - offset`` without its mean.
 
     Returns
     -------
@@ -46,8 +74,10 @@ def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray,
     p = R.shape[1] - 1
     R = positive_diagonal(R)
     origin: FloatArray = np.linalg.solve(R[:p, :p], R[:p, p]).astype(np.float64, copy=False)
-    residual, length = R[p, p], np.linalg.norm(R[:, p])
-    if residual <= PERFECT_FIT * length:
+    # lengths of the response and of the terms whose sum is subtracted from it
+    lengths = np.linalg.norm(R, axis=0) * np.abs(np.append(origin, 1.0))
+    residual = R[p, p]
+    if residual <= max(PERFECT_FIT * spread, ROUNDING * lengths.max()):
         raise ModelError(
             f"the fixed effects fit the response {response!r} perfectly; nothing is left to model. "
             "Is the response, or a copy of it, among the predictors?"
@@ -55,11 +85,26 @@ def fixed_coordinates(R: FloatArray, n: int, response: str) -> tuple[FloatArray,
     return inverse_factor(R[:p, :p], n), origin, float(residual / np.sqrt(n))
 
 
-def term_basis(Z: FloatArray, structure: Covariance) -> FloatArray:
-    """Basis of the columns (n, k) of one random-effects term, within what its covariance structure allows.
+def term_basis(Z: FloatArray, structure: Covariance, names: Sequence[str], label: str) -> FloatArray:
+    """Basis of the columns of one random-effects term, within what its covariance structure allows.
 
-    Unstructured: orthogonal columns with mean square 1; a column that depends on earlier ones is scaled only.
-    Diagonal: each column scaled; identity: all by one factor. A column of zeros stays as it is.
+    Unstructured: orthogonal columns with mean square 1. Diagonal: each column scaled; identity: all by one factor. A
+    column of zeros stays as it is.
+
+    Parameters
+    ----------
+    Z : ndarray, shape (n, k)
+    structure : Covariance
+    names : sequence of str
+        Of the k columns, for messages.
+    label : str
+        The term, for messages.
+
+    Raises
+    ------
+    ModelError
+        A column of an unstructured term is a combination of earlier ones: different covariances would be the same
+        model.
     """
     n, k = Z.shape
     mean_squares = np.einsum("ij,ij->j", Z, Z) / n
@@ -70,8 +115,12 @@ def term_basis(Z: FloatArray, structure: Covariance) -> FloatArray:
     basis = np.diag(unit)
     if structure.name == "unstructured" and k > 1:
         R = triangular_factor(Z * unit)
-        kept = independent_columns(R)
-        kept_R = R if kept.size == k else plain_factor(R[:, kept])
-        block = inverse_factor(positive_diagonal(kept_R), n)
-        basis[np.ix_(kept, kept)] = unit[kept][:, None] * block
+        kept = independent_columns(R, intercept=bool(np.all(Z[:, 0] == 1.0)))
+        if kept.size < k:
+            dependent = ", ".join(repr(names[j]) for j in np.setdiff1d(np.arange(k), kept))
+            raise ModelError(
+                f"in the random-effects term {label}, {dependent} depends linearly on earlier columns, so its variance "
+                "cannot be told from theirs; leave it out (or, where it hardly varies against its size, centre it)"
+            )
+        basis = unit[:, None] * inverse_factor(positive_diagonal(R), n)
     return basis

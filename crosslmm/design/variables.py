@@ -17,9 +17,17 @@ from formulaic.transforms import TRANSFORMS
 from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula
 
+INSTEAD = {
+    "offset": "; pass the column as offset='...' beside the formula",
+    "weights": "; pass the column as weights='...' beside the formula",
+    "factor": "; write C(...) for a category",
+}
+CODING = ("C", "hashed")
+"""Functions of the formula language whose first argument is read as categories."""
+
 
 def used_columns(formula: MixedFormula, present: Collection[str], context: Collection[str]) -> list[str]:
-    """Names of the data columns that a formula uses, in order of appearance.
+    """Names of the data columns that formulaic reads, in order of appearance; grouping columns are not among them.
 
     Parameters
     ----------
@@ -36,30 +44,68 @@ def used_columns(formula: MixedFormula, present: Collection[str], context: Colle
     """
     columns = set(present)
     names: dict[str, None] = {}
-    for text in (formula.response, formula.fixed, *(term.columns for term in formula.random)):
+    for text in _texts(formula):
         for name, called in _names(text):
             elsewhere = name in context or name in TRANSFORMS or name in vars(builtins)
             if called and not elsewhere and name not in columns:
+                hint = INSTEAD.get(name, "")
                 raise DataError(
                     f"the formula calls {name!r}, which is neither a function of the formula language nor in context"
+                    + hint
                 )
             if not elsewhere or (name in columns and not called):
                 names[name] = None
-    names.update(dict.fromkeys(name for term in formula.random for name in term.grouping))
     return list(names)
+
+
+def column_uses(formula: MixedFormula) -> tuple[set[str], set[str]]:
+    """Names that stand in a formula by themselves, and names that it uses as categories only (``C(f)``)."""
+    plain: set[str] = set()
+    categories: set[str] = set()
+    numbers: set[str] = set()
+    for text in _texts(formula):
+        for factor in _factors(text):
+            if factor.eval_method is Factor.EvalMethod.LOOKUP:
+                plain.add(factor.expr)
+            elif factor.eval_method is Factor.EvalMethod.PYTHON:
+                tree, aliases = _python_tree(factor.expr)
+                coded = {
+                    id(node.args[0])
+                    for node in ast.walk(tree)
+                    if isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in CODING
+                    and node.args
+                }
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Name):
+                        (categories if id(node) in coded else numbers).add(aliases.get(node.id, node.id))
+    return plain, categories - numbers - plain
+
+
+def _texts(formula: MixedFormula) -> tuple[str, ...]:
+    return (formula.response, formula.fixed, *(term.columns for term in formula.random))
+
+
+def _factors(text: str) -> Iterator[Factor]:
+    return (factor for term in Formula(text) for factor in term.factors)
 
 
 def _names(text: str) -> Iterator[tuple[str, bool]]:
     """Names in one side of a formula, and whether each is called."""
-    for term in Formula(text):
-        for factor in term.factors:
-            if factor.eval_method is Factor.EvalMethod.LOOKUP:
-                yield factor.expr, False
-            elif factor.eval_method is Factor.EvalMethod.PYTHON:
-                yield from _python_names(factor.expr)
+    for factor in _factors(text):
+        if factor.eval_method is Factor.EvalMethod.LOOKUP:
+            yield factor.expr, False
+        elif factor.eval_method is Factor.EvalMethod.PYTHON:
+            tree, aliases = _python_tree(factor.expr)
+            called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Name):
+                    yield aliases.get(node.id, node.id), id(node) in called
 
 
-def _python_names(expression: str) -> list[tuple[str, bool]]:
+def _python_tree(expression: str) -> tuple[ast.Expression, dict[str, str]]:
+    """An expression and the names that stand in it for back-quoted ones."""
     quoted: list[str] = []
 
     def placeholder(match: re.Match[str]) -> str:
@@ -70,7 +116,4 @@ def _python_names(expression: str) -> list[tuple[str, bool]]:
         tree = ast.parse(re.sub("`([^`]+)`", placeholder, expression), mode="eval")
     except SyntaxError as error:
         raise DataError(f"'{expression}' in the formula is not a Python expression: {error.msg}") from error
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    names = [(node.id, id(node) in called) for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    aliases = {f"_quoted_{i}": name for i, name in enumerate(quoted)}
-    return [(aliases.get(name, name), flag) for name, flag in names]
+    return tree, {f"_quoted_{i}": name for i, name in enumerate(quoted)}

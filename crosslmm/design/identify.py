@@ -1,0 +1,90 @@
+"""Variances that no data could tell apart, found before a search for them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+from crosslmm.design.grouping import Grouping
+from crosslmm.design.qr import RANK_TOLERANCE
+from crosslmm.design.random import RandomPart
+from crosslmm.errors import ModelError
+
+FIRST_ROWS = 1000
+"""Columns are compared on so many rows before they are compared on all."""
+
+
+def check_identified(random: RandomPart) -> None:
+    """Refuse two terms that vary over the same division of the rows with proportional columns.
+
+    Such a column z adds ``(v1 + v2) z z'`` to the covariance of the rows of a level: only the sum of its two variances
+    can be estimated.
+
+    Raises
+    ------
+    ModelError
+        Names both terms.
+    """
+    alike = {
+        (f, g)
+        for f, g in combinations(range(len(random.groupings)), 2)
+        if same_partition(random.groupings[f], random.groupings[g])
+    }
+    columns = [part for parts in random.columns for part in parts]
+    terms = [term for f in range(len(random.factors)) for term in random.terms if term.factor == f]
+    for (one, first), (other, second) in combinations(zip(terms, columns, strict=True), 2):
+        if one.factor != other.factor and (one.factor, other.factor) not in alike:
+            continue
+        found = _proportional(first.values, second.values)
+        # An identity structure of several columns has no variance of a column's own.
+        several = any(t.covariance.name == "identity" and len(t.columns) > 1 for t in (one, other))
+        if found is None or several:
+            continue
+        a, b = first.names[found[0]], second.names[found[1]]
+        shared = f"the column {a!r}" if a == b else f"the columns {a!r} and {b!r}, which are proportional,"
+        if one.factor == other.factor:
+            message = f"the terms {one.label} and {other.label} share {shared.rstrip(',')}"
+        else:
+            names = [random.factors[t.factor].name for t in (one, other)]
+            message = (
+                f"the grouping factors {names[0]!r} and {names[1]!r} divide the rows in the same way, and the terms "
+                f"{one.label} and {other.label} share {shared.rstrip(',')}"
+            )
+        raise ModelError(f"{message}: its two variances cannot be told apart; leave one out")
+
+
+def same_partition(one: Grouping, other: Grouping) -> bool:
+    """Whether two factors have the same levels under other names."""
+    if len(one.levels) != len(other.levels):
+        return False
+    head = slice(FIRST_ROWS)
+    return _translates(one.codes[head], other.codes[head], len(one.levels)) and _translates(
+        one.codes, other.codes, len(one.levels)
+    )
+
+
+def _translates(codes: NDArray[np.int32], others: NDArray[np.int32], n_levels: int) -> bool:
+    """Whether every level in `codes` goes with one level in `others` only."""
+    table = np.zeros(n_levels, dtype=np.int32)
+    table[codes] = others
+    return bool(np.array_equal(table[codes], others))
+
+
+def _proportional(A: FloatArray, B: FloatArray) -> tuple[int, int] | None:
+    """Positions of a column of A and one of B that are multiples of each other."""
+    for i in range(A.shape[1]):
+        for j in range(B.shape[1]):
+            a, b = A[:, i], B[:, j]
+            if _parallel(a[:FIRST_ROWS], b[:FIRST_ROWS]) and _parallel(a, b):
+                return i, j
+    return None
+
+
+def _parallel(a: FloatArray, b: FloatArray) -> bool:
+    a, b = (column / max(float(np.abs(column).max()), np.finfo(float).tiny) for column in (a, b))
+    squares = float(a @ a)
+    rest = b - a * (float(a @ b) / squares if squares else 0.0)
+    return not squares or bool(np.linalg.norm(rest) <= RANK_TOLERANCE * np.linalg.norm(b))
