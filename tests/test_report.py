@@ -78,7 +78,10 @@ def test_dropped_columns_and_rows_weights_and_offset_are_stated(sleep):
     text = " ".join(str(fit).split())
     assert "Rows 178 used, 2 dropped because of missing values; prior weights" in text
     assert "; offset Levels" in text
-    assert "Dropped from the fixed effects, as linear combinations of earlier columns: hours." in text
+    assert (
+        "Dropped from the fixed effects, as linear combinations of earlier columns (or factors of one level): hours."
+        in text
+    )
 
 
 def test_a_search_cut_short_is_stated_first(sleep):
@@ -158,3 +161,30 @@ def test_estimates_show_the_digits_of_their_errors():
     assert numbers.like_error(251.40510484848, 6.8245970) == "251.405"
     assert numbers.like_error(-1e-12, 1.0) == "0.000"
     assert numbers.like_error(2.0, 0.0) == "2.0000"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.7e9 + 1.234567, 17.55, "1700000001.23"),
+        (-1.7e9, 17.55, "-1700000000.00"),
+        (1e12 + 123456.0, 3e5, "1000000123456"),
+        (1e12, 0.05, "1000000000000"),
+        (1e17 + 123456789.0, 3e8, "1.000000001235e+17"),
+        (1.2345678e-9, 2e-12, "1.234568e-09"),
+        (2e-12, 2e-12, "2e-12"),
+        (0.0, 2e-12, "0"),
+        (3e5, 3e5, "300000"),
+    ],
+)
+def test_digits_of_estimates_far_larger_than_their_errors(value, error, text):
+    assert numbers.like_error(value, error) == text
+
+
+def test_a_response_far_from_zero_keeps_its_digits_in_the_report(sleep):
+    data = sleep.assign(Reaction=sleep["Reaction"] + 1.7e9)
+    assert "  Intercept  1700000251.405       6.825" in str(clm.lmer("Reaction ~ Days + (1 + Days | Subject)", data))
+
+
+def test_criteria_keep_their_decimals():
+    assert numbers.with_decimals(1234567890.1234, 3) == "1234567890.123"

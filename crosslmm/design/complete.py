@@ -11,9 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
-from crosslmm.design.fixed import LARGEST, check_finite
+from crosslmm.design.fixed import check_finite
 from crosslmm.design.frame import missing_rows, settle
 from crosslmm.errors import DataError
+
+LARGEST_WEIGHT = 1e60
+"""The largest weight, and the inverse of the smallest, that the square of a large number can be multiplied by."""
 
 PLAIN = ("integer", "floating", "mixed-integer-float", "decimal", "empty")
 """What pandas infers about Python objects that are plain numbers."""
@@ -134,10 +137,10 @@ def _check_values(weights: FloatArray | None, offset: FloatArray | None) -> None
         check_finite(offset[:, None], ("offset",), "the offset")
     if weights is not None:
         bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
-        if not bad and (weights.max() > LARGEST or weights.min() < 1.0 / LARGEST):
+        if not bad and (weights.max() > LARGEST_WEIGHT or weights.min() < 1.0 / LARGEST_WEIGHT):
             raise DataError(
                 f"weights run from {weights.min():.1g} to {weights.max():.1g}; rescale them (sizes from "
-                f"{1.0 / LARGEST:.0e} to {LARGEST:.0e} can be used)"
+                f"{1.0 / LARGEST_WEIGHT:.0e} to {LARGEST_WEIGHT:.0e} can be used)"
             )
         if bad:
             raise DataError(

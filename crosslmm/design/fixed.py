@@ -16,8 +16,11 @@ from crosslmm.covariance import FloatArray
 from crosslmm.errors import DataError
 from crosslmm.formula.bars import plain
 
-LARGEST = 1e150
-"""The largest size of a number that can be squared and summed; its inverse is the smallest."""
+LARGEST = 1e120
+"""The largest size of a number whose square can be weighted and summed; its inverse is the smallest."""
+
+FIRST_ROWS = 1000
+"""Rows that show that most columns are not tiny."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,12 @@ def as_columns(matrix: Any, what: str) -> Columns:
 
 def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
     """Refuse columns (n, k) that hold nan or infinite values, or whose squares leave the range of float64."""
-    largest = np.maximum(values.max(axis=0), -values.min(axis=0))
-    good = np.isfinite(largest)
-    if good.all():
-        for name, size in zip(names, largest, strict=True):
-            if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
-                raise DataError(
-                    f"{what} has values of about {size:.1g} in {name!r}, whose squares float64 cannot hold; "
-                    f"rescale {name!r} (sizes from {1.0 / LARGEST:.0e} to {LARGEST:.0e} can be used)"
-                )
+    if values.size == 0:
+        return
+    largest = max(float(values.max()), -float(values.min()))  # nan when any value is
+    if np.isfinite(largest):
+        if largest > LARGEST or np.abs(values[:FIRST_ROWS]).max(axis=0).min() < 1.0 / LARGEST:
+            _check_sizes(values, names, what)
         return
     counts = (~np.isfinite(values)).sum(axis=0)
     bad = "; ".join(f"{name!r} in {count} rows" for name, count in zip(names, counts, strict=True) if count)
@@ -128,6 +128,15 @@ def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
         f"{what} has values that are not finite numbers: {bad}. Look for infinite values, or a transformation such as "
         "the logarithm of a number that is not positive; drop or repair these rows first"
     )
+
+
+def _check_sizes(values: FloatArray, names: tuple[str, ...], what: str) -> None:
+    for name, size in zip(names, np.abs(values).max(axis=0), strict=True):
+        if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
+            raise DataError(
+                f"{what} has values of about {size:.1g} in {name!r}, whose squares and products float64 cannot hold; "
+                f"rescale {name!r} (sizes from {1.0 / LARGEST:.0e} to {LARGEST:.0e} can be used)"
+            )
 
 
 def read_fixed(

@@ -27,7 +27,10 @@ def statements(fit: Fit) -> list[str]:
         said.append("Singular fit: " + "; ".join(singular_components(fit)) + ".")
     if fit.layout.dropped:
         names = ", ".join(fit.layout.dropped)
-        said.append(f"Dropped from the fixed effects, as linear combinations of earlier columns: {names}.")
+        said.append(
+            "Dropped from the fixed effects, as linear combinations of earlier columns (or factors of one level): "
+            f"{names}."
+        )
     return said
 
 

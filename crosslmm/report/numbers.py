@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 LARGEST_FIXED = 1e9
-"""Numbers from here on are written with an exponent."""
+"""Numbers from here on are written with an exponent, unless more of their digits count."""
+
+MOST_DIGITS = 15
+"""Digits of a number in fixed notation; float64 holds no more."""
 
 MOST_DECIMALS = 8
 """Numbers that would need more decimals are written with an exponent."""
@@ -16,12 +19,22 @@ def decimals_for(value: float, digits: int) -> int:
     return max(digits - 1 - math.floor(math.log10(abs(value))), 0)
 
 
-def with_decimals(value: float, decimals: int) -> str:
-    """Fixed notation without a negative zero, or an exponent where that would be unreadable."""
+def with_decimals(value: float, decimals: int, exponent: int | None = None) -> str:
+    """Fixed notation without a negative zero, or an exponent where that would be unreadable.
+
+    Parameters
+    ----------
+    value : float
+    decimals : int
+    exponent : int, optional
+        Power of ten of the last digit that counts; by default that of the last decimal.
+    """
     if not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if abs(value) >= LARGEST_FIXED or decimals > MOST_DECIMALS:
-        return f"{value:.4g}"
+    first = math.floor(math.log10(abs(value))) if value else 0
+    if first + 1 + decimals > MOST_DIGITS or decimals > MOST_DECIMALS:
+        digits = first + 1 - (-decimals if exponent is None else exponent)
+        return f"{value:.{min(max(digits, 4), MOST_DIGITS + 1)}g}"
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
@@ -32,6 +45,8 @@ def significant(value: float, digits: int = 5) -> str:
         return "0"
     if not math.isfinite(value):
         return with_decimals(value, 0)
+    if abs(value) >= LARGEST_FIXED or decimals_for(value, digits) > MOST_DECIMALS:
+        return f"{value:.4g}"
     return with_decimals(value, decimals_for(value, digits))
 
 
@@ -39,7 +54,8 @@ def like_error(value: float, error: float, digits: int = 4) -> str:
     """A number with the decimals that show `digits` significant digits of its standard error."""
     if not (math.isfinite(error) and error > 0.0):
         return significant(value)
-    return with_decimals(value, decimals_for(error, digits))
+    exponent = math.floor(math.log10(error)) - digits + 1
+    return with_decimals(value, max(-exponent, 0), exponent)
 
 
 def ratio(value: float) -> str:
