@@ -476,6 +476,7 @@ def test_tables_that_are_refused(table, says):
         ("y ~ (q + x||g)", {"q": lambda d: -2 * d.x}, r"\(0 \+ q \| g\) and \(0 \+ x \| g\) share"),
         ("y ~ (1|g) + (1|q)", {"q": lambda d: "level " + d.g}, "'g' and 'q' divide the rows in the same way"),
         ("y ~ (1|g/q)", {"q": lambda d: d.g.map({"a": 2, "b": 1}).fillna(0)}, "'q:g' and 'g' divide"),
+        ("y ~ (x||g) + (1|`g.1`)", {"g.1": lambda d: d.h}, "'g.1' has the name that further terms on 'g'"),
         ("y ~ (1|Residual)", {"Residual": lambda d: d.g}, "cannot be named 'Residual'"),
         ("y ~ (1|g:h) + (0 + x|`g:h`)", {"g:h": lambda d: d.h}, "two grouping factors are labelled 'g:h'"),
     ],

@@ -153,6 +153,13 @@ def _layout_terms(
         filled[f] += size
         seen[f] += 1
         theta_start += structure.n_theta
+    groups = [term.group for term in result]
+    twice = next((group for i, group in enumerate(groups) if group in groups[:i]), None)
+    if twice is not None:
+        raise ModelError(
+            f"the grouping factor {twice!r} has the name that further terms on {twice.rpartition('.')[0]!r} are "
+            "reported under; rename it"
+        )
     return tuple(result)
 
 
