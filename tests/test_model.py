@@ -284,7 +284,7 @@ def test_fixed_effects_that_fit_perfectly(data):
 @pytest.mark.parametrize("formula", ["y ~ 1 + (1 | g)", "y ~ 1 + (1 | g) + (1 | h)"])
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 def test_random_effects_that_fit_perfectly(data, formula, reml):
-    with pytest.raises(clm.ModelError, match="reproduce .y. all but exactly"):
+    with pytest.raises(clm.ModelError, match="all but exactly"):
         clm.lmer(formula, data.assign(y=1.0 * data["g"]), reml=reml)
 
 
