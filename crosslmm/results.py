@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from crosslmm.blas import times
 from crosslmm.design.rows import Design
 from crosslmm.fit import Fit
 from crosslmm.report.content import ReportContent
@@ -202,7 +203,7 @@ class MixedLMResults:
     def fittedvalues(self) -> pd.Series:
         """``offset + X beta + Z b`` of every row used, indexed like the data."""
         design = self._design
-        fitted = design.X @ self.estimates.beta
+        fitted = times(design.X, self.estimates.beta[:, None])[:, 0]
         if design.offset is not None:
             fitted = fitted + design.offset
         for codes, Z, modes in zip(design.codes, design.Z, self.estimates.modes, strict=True):

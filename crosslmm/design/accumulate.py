@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from crosslmm.blas import cross, times
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts, PairBlock, pair_block
 from crosslmm.design.rows import Design
@@ -43,7 +44,7 @@ def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
         diagonal=tuple(_diagonal(codes[f], Z[f], ZW[f], n_levels[f]) for f in range(len(codes))),
         pairs=tuple((f, g, _pair(codes, ZW[f], Z[g], n_levels, f, g)) for f, g in pairs),
         border=tuple(_border(codes[f], ZW[f], XY, n_levels[f]) for f in range(len(codes))),
-        fixed=XY.T @ (XY if weights is None else XY * weights[:, None]),
+        fixed=cross(XY, XY if weights is None else XY * weights[:, None]),
     )
 
 
@@ -53,7 +54,7 @@ def _standard_xy(design: Design, rows: slice) -> FloatArray:
     y = design.y[rows]
     XY = np.empty((X.shape[0], X.shape[1] + 1))
     if X.shape[1] > FEW_COLUMNS:
-        XY[:, :-1] = X @ coordinates.x_basis
+        XY[:, :-1] = times(X, coordinates.x_basis)
     else:
         for j, column in enumerate(_times(X, coordinates.x_basis)):
             XY[:, j] = column
@@ -65,7 +66,7 @@ def _standard_xy(design: Design, rows: slice) -> FloatArray:
 def _times(A: FloatArray, basis: FloatArray) -> list[FloatArray]:
     """Columns of ``A @ basis``, each contiguous."""
     if A.shape[1] > FEW_COLUMNS:
-        return list(np.ascontiguousarray((A @ basis).T))
+        return list(np.ascontiguousarray(times(A, basis).T))
     columns = []
     for factors in basis.T:
         column = np.zeros(A.shape[0])

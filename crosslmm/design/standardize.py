@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crosslmm.blas import length
 from crosslmm.covariance import Covariance, FloatArray
 from crosslmm.design.qr import independent_columns, positive_diagonal, triangular_factor
 from crosslmm.errors import ModelError
@@ -33,7 +34,7 @@ def check_spread(y: FloatArray, response: str) -> float:
         The response varies by a few steps of float64 only.
     """
     mean = float(y.mean())
-    spread = float(np.linalg.norm(y - mean))
+    spread = length(y - mean)
     sd = spread / np.sqrt(y.size)
     if 0.0 < sd < FEWEST_STEPS * np.spacing(abs(mean)):
         raise ModelError(

@@ -13,13 +13,14 @@ from typing import cast
 
 import numpy as np
 
+from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.plan import DirectEngine, Plan
 from crosslmm.engine.protocol import Effects, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
-from crosslmm.linalg.dense import cross, solve_lower
+from crosslmm.linalg.dense import solve_lower
 from crosslmm.linalg.levels import Elimination, apply, eliminate, multiply
 from crosslmm.linalg.pairs import GramOperator, gram_operator
 from crosslmm.linalg.rest import RestFactor, RestInverse

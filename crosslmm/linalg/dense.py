@@ -1,9 +1,4 @@
-"""Dense symmetric positive definite matrices through LAPACK, in place and in Fortran order.
-
-numpy and scipy each carry an OpenBLAS with threads of its own, which spin for a while after each call and take the
-processors from the other's. The engine therefore leaves every large product to scipy's (`cross`) and the products
-with small blocks to einsum, which uses neither.
-"""
+"""Dense symmetric positive definite matrices through LAPACK, in place and in Fortran order."""
 
 from __future__ import annotations
 
@@ -51,13 +46,6 @@ def solve_lower_transposed(L: FloatArray, B: FloatArray) -> FloatArray:
     if B.size == 0:
         return B.copy()
     return blas.dtrsm(1.0, L, B, lower=1, trans_a=1)
-
-
-def cross(A: FloatArray, B: FloatArray) -> FloatArray:
-    """``A' B`` for tall A (n, a) and B (n, b); shape (a, b)."""
-    if A.size == 0 or B.size == 0:
-        return np.zeros((A.shape[1], B.shape[1]))
-    return blas.dgemm(1.0, A.T, B.T, trans_b=1)
 
 
 def inverse_from_cholesky(L: FloatArray) -> FloatArray:
