@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from crosslmm.covariance import FloatArray
 
@@ -15,6 +16,8 @@ RANK_TOLERANCE = 1e-7
 NEARLY_CONSTANT = 1e-5
 # What rounding can leave of a column that is a combination of others, relative to its size.
 ROUNDING = 1e-11
+# Wider matrices are factorised by scipy's LAPACK, see crosslmm.blas; for narrow ones numpy's stacked call is faster.
+FEW_COLUMNS = 8
 # Rows factorised at a time: such a block of a few columns stays in the processor's cache.
 BLOCK_ROWS = 1024
 
@@ -46,7 +49,11 @@ def triangular_factor(A: FloatArray) -> FloatArray:
 
 def plain_factor(A: FloatArray) -> FloatArray:
     """R of LAPACK's QR factorisation of a matrix, or of each of a stack of them."""
-    return np.asarray(np.linalg.qr(A, mode="r"), dtype=np.float64)
+    if A.shape[-1] <= FEW_COLUMNS:
+        return np.asarray(np.linalg.qr(A, mode="r"), dtype=np.float64)
+    stack = A.reshape(-1, *A.shape[-2:])
+    R = np.stack([np.triu(lapack.dgeqrf(block)[0][: block.shape[1]]) for block in stack])
+    return R.reshape(*A.shape[:-2], *R.shape[1:])
 
 
 def independent_columns(
