@@ -15,6 +15,7 @@ from formulaic.parser.types import Factor, Term
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import DataError
 from crosslmm.formula.bars import plain
+from crosslmm.formula.read import read
 
 LARGEST = 1e120
 """The largest size of a number whose square can be weighted and summed; its inverse is the smallest."""
@@ -50,7 +51,7 @@ def materialize(formula: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
     DataError
         A piece of the formula cannot be evaluated on these data.
     """
-    parsed = Formula(formula)
+    parsed = read(formula)
     try:
         return _materialize(parsed, frame, context)
     except MemoryError:

@@ -10,12 +10,12 @@ import builtins
 import re
 from collections.abc import Collection, Iterator
 
-from formulaic import Formula
 from formulaic.parser.types import Factor
 from formulaic.transforms import TRANSFORMS
 
 from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula
+from crosslmm.formula.read import read
 
 INSTEAD = {
     "offset": "; pass the column as offset='...' beside the formula",
@@ -88,7 +88,7 @@ def _texts(formula: MixedFormula) -> tuple[str, ...]:
 
 
 def _factors(text: str) -> Iterator[Factor]:
-    return (factor for term in Formula(text) for factor in term.factors)
+    return (factor for term in read(text) for factor in term.factors)
 
 
 def _names(text: str) -> Iterator[tuple[str, bool]]:

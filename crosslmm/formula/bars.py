@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from formulaic import Formula, SimpleFormula
+from formulaic import SimpleFormula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term
 
 from crosslmm.errors import FormulaError
 from crosslmm.formula.check import bad_python, check_subtractions
+from crosslmm.formula.read import read
 from crosslmm.formula.scan import Scan
 
 NAME = re.compile(
@@ -85,7 +86,7 @@ def _columns(source: str, span: tuple[int, int]) -> list[str]:
     """Formulaic terms of the left side of a bar as texts; the intercept, implied unless removed, is ``"1"``."""
     text = source[slice(*span)]
     try:
-        parsed = Formula(text)
+        parsed = read(text)
     except SyntaxError as error:
         message, place = bad_python(text) or (plain(error), (0, len(text)))
         raise FormulaError(

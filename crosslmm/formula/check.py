@@ -6,12 +6,12 @@ import ast
 import re
 from collections.abc import Sequence
 
-from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import Factor, Term, Token
 
 from crosslmm.errors import FormulaError
+from crosslmm.formula.read import read
 from crosslmm.formula.scan import Scan, additive_pieces, scan
 
 STRAY = {
@@ -45,7 +45,7 @@ def check_powers(scanned: Scan) -> None:
         start = _base(scanned, match.start())
         base = source[start : match.start()]
         try:
-            n_terms = len(list(Formula(f"0 + {base}"))) if base.strip() else 0
+            n_terms = len(list(read(f"0 + {base}"))) if base.strip() else 0
         except (FormulaicError, SyntaxError):
             continue  # reported when the whole formula is read
         power = int(match[1])
@@ -82,7 +82,7 @@ def check_subtractions(source: str, start: int, stop: int, marked: str) -> None:
 
 
 def _terms(text: str) -> set[frozenset[str]]:
-    return {frozenset(factor.expr for factor in term.factors) for term in Formula(f"0 + {text}")}
+    return {frozenset(factor.expr for factor in term.factors) for term in read(f"0 + {text}")}
 
 
 def uses(terms: Sequence[Term], name: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from formulaic import Formula
 from formulaic.errors import FormulaicError
 
 from crosslmm.errors import FormulaError
 from crosslmm.formula.bars import RandomTerm, plain, random_terms
 from crosslmm.formula.check import bad_python, check_characters, check_powers, check_subtractions, uses
+from crosslmm.formula.read import read
 from crosslmm.formula.scan import Piece, Scan, additive_pieces, scan
 
 __all__ = ["MixedFormula", "RandomTerm", "parse"]
@@ -138,7 +138,7 @@ def _check_fixed(scanned: Scan, random: list[Piece]) -> None:
         characters[piece.start] = "1"
     text = "".join(characters)
     try:
-        Formula(text)
+        read(text)
     except SyntaxError as error:
         message, span = bad_python(text) or (plain(error), (0, len(text)))
         raise FormulaError(f"the formula cannot be read: {message}", scanned.source, span) from error
@@ -155,7 +155,7 @@ def _check_response(scanned: Scan, response: str, random: list[Piece]) -> None:
     name = response.strip("`")
     for piece in random:
         for term in random_terms(scanned, piece.start, piece.stop):
-            if name in term.grouping or uses(list(Formula(term.columns)), name):
+            if name in term.grouping or uses(list(read(term.columns)), name):
                 message = f"the response {name!r} cannot stand in a random-effects term"
                 raise FormulaError(message, scanned.source, (piece.start, piece.stop))
 
