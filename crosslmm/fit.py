@@ -27,7 +27,8 @@ class Iteration:
     decrement : float
         Decrease of the criterion that the quadratic model predicts from here; nan when there is no model.
     step : str
-        What was tried: ``"start"``, ``"newton"``, ``"boundary"``, ...
+        What was tried: ``"start"``, a ``"newton"`` or ``"damped"`` step, a ``"boundary"`` (fewer random effects), the
+        ``"last"`` step, or a ``"release"`` from the boundary.
     accepted : bool
     seconds : float
         Since the fit began.

@@ -275,5 +275,5 @@ def _check_method(reml: object) -> None:
 def _print_iteration(iteration: Iteration) -> None:
     theta = " ".join(f"{value:.5g}" for value in iteration.theta[:8])
     mark = "" if iteration.accepted else "  (rejected)"
-    line = f"{iteration.seconds:8.2f} s  {iteration.step:<9} {iteration.criterion:18.8f}  theta {theta}{mark}"
+    line = f"{iteration.seconds:8.3f} s  {iteration.step:<9} {iteration.criterion:18.8f}  theta {theta}{mark}"
     print(line, file=sys.stderr, flush=True)

@@ -53,7 +53,7 @@ def check_identified(random: RandomPart) -> None:
                 f"the grouping factors {names[0]!r} and {names[1]!r} divide the rows in the same way, and the terms "
                 f"{one.label} and {other.label} share {shared.rstrip(',')}"
             )
-        raise ModelError(f"{message}: its two variances cannot be told apart; leave one out")
+        raise ModelError(f"{message}: two of their variances cannot be told apart; leave one out")
 
 
 def same_partition(one: Grouping, other: Grouping) -> bool:
