@@ -93,5 +93,4 @@ def _with_effect(T: FloatArray, effect: FloatArray, covariance: Covariance) -> F
     """Template of ``T T' + effect effect'`` within the structure."""
     if covariance.name != "unstructured":
         return np.sqrt(T**2 + np.diag(effect**2))
-    R = np.linalg.qr(np.vstack([T.T, effect[None, :]]), mode="r")
-    return np.tril((np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R).T)
+    return lower_factor(np.column_stack([T, effect]))

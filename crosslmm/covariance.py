@@ -94,7 +94,7 @@ def lower_factor(factor: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    factor : ndarray, shape (k, k)
+    factor : ndarray, shape (k, r)
         Any square root of a covariance.
     """
     nonzero = factor[:, np.any(factor != 0.0, axis=0)]
@@ -102,6 +102,10 @@ def lower_factor(factor: FloatArray) -> FloatArray:
     lower = np.zeros((size, size))
     if rank:
         R = cast(FloatArray, np.linalg.qr(nonzero.T, mode="r"))
-        signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
-        lower[:, : R.shape[0]] = np.tril((signs[:, None] * R).T)
+        lower[:, : R.shape[0]] = np.tril(positive_diagonal(R).T)
     return lower
+
+
+def positive_diagonal(R: FloatArray) -> FloatArray:
+    """A triangular factor with the signs of its rows chosen so that its diagonal is not negative."""
+    return np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R

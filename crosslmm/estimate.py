@@ -15,10 +15,13 @@ from crosslmm.fit import Fit, Iteration
 from crosslmm.linalg.dense import solve_lower
 from crosslmm.objective import Evaluation, criterion_problem
 from crosslmm.optimize import Optimum, Step, minimize
-from crosslmm.start import check_information, natural_scale, row_scale, starting_theta
+from crosslmm.start import natural_scale, row_scale, starting_theta
 
 SINGULAR = 1e-4
 """A random effect whose standard deviation (column of mean square 1) is below this part of sigma is singular (lme4)."""
+
+ABSORBED = 1e-10
+"""Part of a random effect's sum of squares that must be outside the fixed effects."""
 
 LEAST_RESIDUAL_SHARE = 2e-9
 """Residual variance, as a part of that around the fixed effects, below which rounding in the cross-products (1e-16 of
@@ -50,17 +53,51 @@ def estimate(
     began = time.perf_counter()
     layout = xp.layout
     if reml:
-        if xp.n - layout.n_fixed < 2:
-            raise ModelError(
-                f"{xp.n} rows and {layout.n_fixed} fixed effects leave one residual degree of freedom: the REML "
-                "criterion does not depend on the variances then; fit with reml=False or fewer fixed effects"
-            )
+        check_degrees(xp)
         check_information(xp)
     theta = starting_theta(xp, reml=reml) if start is None else layout.to_standard(start)
     problem = criterion_problem(equations, xp, natural_scale(xp), reml=reml)
     forward = None if report is None else (lambda step: report(_iteration(xp, step)))
     optimum = minimize(problem, theta, tolerance=tolerance, max_evaluations=max_evaluations, report=forward)
     return _translate(xp, equations, optimum, reml=reml, seconds=time.perf_counter() - began)
+
+
+def check_degrees(xp: CrossProducts) -> None:
+    """Refuse REML where one residual degree of freedom is left: its criterion is constant then.
+
+    Raises
+    ------
+    ModelError
+    """
+    p = xp.layout.n_fixed
+    if xp.n - p < 2:
+        raise ModelError(
+            f"{xp.n} rows and {p} fixed effects leave one residual degree of freedom: the REML criterion does not "
+            "depend on the variances then; fit with reml=False or fewer fixed effects"
+        )
+
+
+def check_information(xp: CrossProducts) -> None:
+    """Refuse random effects that the fixed effects absorb: the REML criterion does not depend on their variance.
+
+    Raises
+    ------
+    ModelError
+        When a random-effects column of every level is a combination of columns of X.
+    """
+    p = xp.layout.n_fixed
+    if p == 0:
+        return
+    root = np.linalg.cholesky(xp.fixed[:p, :p])
+    for factor, D, border in zip(xp.layout.factors, xp.diagonal, xp.border, strict=True):
+        for j, name in enumerate(factor.columns):
+            total = float(D[j, j].sum())
+            absorbed = float(np.sum(np.linalg.solve(root, border[j, :, :p].T) ** 2)) if factor.n_levels <= p else 0.0
+            if absorbed >= (1.0 - ABSORBED) * total:
+                raise ModelError(
+                    f"the fixed effects hold every level of {factor.name!r} for the random effect {name!r}, so REML "
+                    "cannot estimate its variance: take the factor out of the fixed or out of the random part"
+                )
 
 
 def _iteration(xp: CrossProducts, step: Step) -> Iteration:

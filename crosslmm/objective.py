@@ -176,7 +176,7 @@ def average_information(value: Evaluation, effects: Effects, directions: Directi
     for i, (f, E) in enumerate(zip(directions.factor, directions.basis, strict=True)):
         T = value.templates[f]
         z[f][:, :, i] = np.einsum("ij,jl->il", E @ T.T + T @ E.T, effects.scores[f])
-        s[i] = np.vdot(effects.scores[f], z[f][:, :, i]) / value.sigma2
+        s[i] = np.einsum("il,il->", effects.scores[f], z[f][:, :, i]) / value.sigma2
     zz, zx = value.system.inner(tuple(z))
     if zx.shape[1]:
         half = solve_lower(value.x_factor, zx.T)

@@ -13,8 +13,6 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.direct import prepare
 from crosslmm.engine.plan import DirectEngine
-from crosslmm.errors import ModelError
-from crosslmm.layout import Layout
 from crosslmm.objective import Evaluation, criterion_problem
 from crosslmm.optimize import minimize
 
@@ -25,9 +23,6 @@ ROUGH = 1e-2
 """Tolerance of the one-factor fits, in deviance units."""
 
 ROUGH_EVALUATIONS = 25
-
-ABSORBED = 1e-10
-"""Part of a random effect's sum of squares that must be outside the fixed effects."""
 
 LEAST_RESIDUAL = 0.3
 """The residual variance of the full model is taken to be at least this part of the smallest one-factor residual."""
@@ -44,8 +39,8 @@ def natural_scale(xp: CrossProducts) -> FloatArray:
         mean = D[index, index].mean(axis=1)
         per_factor.append(1.0 / np.sqrt(np.where(mean > 0.0, mean, 1.0)))
     layout = xp.layout
-    scale = [per_factor[f][int(np.argmax(E.any(axis=1)))] for f, E in _pairs(layout)]
-    return np.array(scale)
+    rows = (int(np.argmax(E.any(axis=1))) for E in layout.theta_basis)
+    return np.array([per_factor[f][row] for f, row in zip(layout.theta_factor, rows, strict=True)])
 
 
 def row_scale(xp: CrossProducts) -> float:
@@ -55,39 +50,11 @@ def row_scale(xp: CrossProducts) -> float:
     return float(np.sqrt(xp.n * D.shape[0] / information))
 
 
-def check_information(xp: CrossProducts) -> None:
-    """Refuse random effects that the fixed effects absorb: the REML criterion does not depend on their variance.
-
-    Raises
-    ------
-    ModelError
-        When a random-effects column of every level is a combination of columns of X.
-    """
-    p = xp.layout.n_fixed
-    if p == 0:
-        return
-    root = np.linalg.cholesky(xp.fixed[:p, :p])
-    for factor, D, border in zip(xp.layout.factors, xp.diagonal, xp.border, strict=True):
-        for j, name in enumerate(factor.columns):
-            total = float(D[j, j].sum())
-            absorbed = float(np.sum(np.linalg.solve(root, border[j, :, :p].T) ** 2)) if factor.n_levels <= p else 0.0
-            if absorbed >= (1.0 - ABSORBED) * total:
-                raise ModelError(
-                    f"the fixed effects hold every level of {factor.name!r} for the random effect {name!r}, so REML "
-                    "cannot estimate its variance: take the factor out of the fixed or out of the random part"
-                )
-
-
-def _pairs(layout: Layout) -> list[tuple[int, FloatArray]]:
-    return [(int(f), E) for f, E in zip(layout.theta_factor, layout.theta_basis, strict=True)]
-
-
 def starting_theta(xp: CrossProducts, *, reml: bool) -> FloatArray:
     """Starting theta in standardised coordinates; shape (m,)."""
     layout = xp.layout
-    guess = np.where(layout.on_diagonal, FIRST_GUESS * row_scale(xp), 0.0)
     if len(layout.factors) == 1:
-        return guess
+        return _guess(xp)
     alone = [_fit_alone(xp.restrict(f), reml=reml) for f in range(len(layout.factors))]
     shares = [value.sigma2 * sum(float(np.sum(T**2)) for T in value.templates) for value in alone]
     smallest = min(value.sigma2 for value in alone)
@@ -99,8 +66,11 @@ def starting_theta(xp: CrossProducts, *, reml: bool) -> FloatArray:
     return np.where(layout.on_diagonal, np.maximum(theta, least), theta)
 
 
+def _guess(xp: CrossProducts) -> FloatArray:
+    return np.where(xp.layout.on_diagonal, FIRST_GUESS * row_scale(xp), 0.0)
+
+
 def _fit_alone(xp: CrossProducts, *, reml: bool) -> Evaluation:
     equations = prepare(xp, DirectEngine())
     problem = criterion_problem(equations, xp, natural_scale(xp), reml=reml)
-    guess = np.where(xp.layout.on_diagonal, FIRST_GUESS * row_scale(xp), 0.0)
-    return minimize(problem, guess, tolerance=ROUGH, max_evaluations=ROUGH_EVALUATIONS).value
+    return minimize(problem, _guess(xp), tolerance=ROUGH, max_evaluations=ROUGH_EVALUATIONS).value

@@ -159,7 +159,7 @@ def scaled(request, monkeypatch):
 
     def build(problem):
         stored = build_coupling(problem.blocks, problem.shape, compiled=request.param != "dense")
-        assert stored.n_columns == problem.shape[2]
+        assert stored.shape == problem.shape
         if request.param != "dense":
             assert len(stored.bounds) - 1 == (3 if "threads" in request.param else 1)
         return stored.scaled(problem.templates)

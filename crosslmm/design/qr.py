@@ -91,8 +91,3 @@ def independent_columns(
             basis = np.column_stack([basis, rest / remainder])
             kept.append(j)
     return np.array(kept, dtype=np.intp)
-
-
-def positive_diagonal(R: FloatArray) -> FloatArray:
-    """The triangular factor with the signs of its rows chosen so that its diagonal is positive."""
-    return np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None] * R

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from crosslmm.blas import length
-from crosslmm.covariance import Covariance, FloatArray
-from crosslmm.design.qr import independent_columns, positive_diagonal, triangular_factor
+from crosslmm.covariance import Covariance, FloatArray, positive_diagonal
+from crosslmm.design.qr import independent_columns, triangular_factor
 from crosslmm.errors import ModelError
 
 # A residual this small relative to the spread of the response is no residual.

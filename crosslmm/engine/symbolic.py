@@ -12,7 +12,6 @@ from crosslmm.crossproducts import CrossProducts, PairBlock
 from crosslmm.engine.plan import DirectEngine, Plan, require_memory
 from crosslmm.linalg.coupling import RestBlock, wants_kernels
 from crosslmm.linalg.rest import DenseRest, Rest, RestMatrix, build_sparse_rest
-from crosslmm.linalg.sparse_factor import SparseAnalysis
 
 DENSE_AT_ONCE = 1_350
 """A rest of up to this many equations is factorised densely in under 50 ms: less than an ordering would cost."""
@@ -149,7 +148,8 @@ def _weigh(
     q = shape[2]
     levels = _level_pattern(matrix, blocks, shape[1])
     columns_per_level = q / levels.shape[0]
-    counts = _column_counts(levels, cholmod.analyze(levels, options.ordering))[1] * columns_per_level
+    by_level = _permuted_upper(levels, cholmod.analyze(levels, options.ordering).permutation)
+    counts = selinv.column_counts(by_level.indptr, by_level.indices)[1] * columns_per_level
     sparse_cost = SPARSE_SECONDS * columns_per_level * float(counts @ counts)
     full = q * (q + 1) // 2
     share = f"{100.0 * columns_per_level * counts.sum() / full:.2g}% of a full one"
@@ -159,18 +159,11 @@ def _weigh(
     require_memory(int(columns_per_level * counts.sum()) * SPARSE_BYTES, f"a sparse factor of {q:,} equations")
     pattern = _column_pattern(levels, matrix)
     analysis = cholmod.analyze(pattern, options.ordering)
-    (parent, exact), upper = _column_counts(pattern, analysis), _permuted_upper(pattern, analysis.permutation)
+    upper = _permuted_upper(pattern, analysis.permutation)
+    parent, exact = selinv.column_counts(upper.indptr, upper.indices)
     factor = selinv.factor_pattern(upper.indptr, upper.indices, parent, exact)
     rest = build_sparse_rest(matrix, pattern, analysis, factor)
     return rest, int(exact.sum()), f"the sparse factor of the rest has {share}"
-
-
-def _column_counts(pattern: sparse.csc_array, analysis: SparseAnalysis) -> tuple[NDArray, NDArray]:
-    """Elimination tree and nonzeros per column of the factor of an ordered pattern."""
-    from crosslmm.linalg import selinv
-
-    upper = _permuted_upper(pattern, analysis.permutation)
-    return selinv.column_counts(upper.indptr, upper.indices)
 
 
 def _level_pattern(matrix: RestMatrix, blocks: tuple[RestBlock, ...], n_levels: int) -> sparse.csc_array:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ class RestBlock:
         """Values times the factor's template; shape (k_e, r, nnz)."""
         if T.shape == (1, 1):
             return self.values * T[0, 0]
-        return np.matmul(T.T, self.values)
+        return np.einsum("jr,ijn->irn", T, self.values)
 
 
 class Scaled(Protocol):
@@ -87,10 +88,6 @@ class Scaled(Protocol):
 class Coupling(Protocol):
     """The coupling in the units of the cross-products."""
 
-    @property
-    def n_columns(self) -> int:
-        """Number of columns q of the rest."""
-
     def scaled(self, templates: Templates) -> Scaled:
         """Multiply by the templates of the rest."""
 
@@ -113,11 +110,6 @@ class DenseCoupling:
 
     blocks: tuple[RestBlock, ...]
     shape: tuple[int, int, int]
-
-    @property
-    def n_columns(self) -> int:
-        """Number of columns q of the rest."""
-        return self.shape[2]
 
     def scaled(self, templates: Templates) -> DenseScaled:
         """Multiply by the templates of the rest."""
@@ -177,11 +169,6 @@ class CompressedCoupling:
     positions: NDArray[np.int64]
     bounds: tuple[int, ...]
 
-    @property
-    def n_columns(self) -> int:
-        """Number of columns q of the rest."""
-        return self.shape[2]
-
     def scaled(self, templates: Templates) -> CompressedScaled:
         """Multiply by the templates of the rest."""
         values = np.empty((self.indices.size, self.shape[0]))
@@ -231,6 +218,7 @@ class CompressedScaled:
     coupling: CompressedCoupling
     values: FloatArray
 
+    @cached_property
     def _matrices(self) -> list[sparse.csr_array]:
         c = self.coupling
         k, n_levels, q = c.shape
@@ -243,11 +231,11 @@ class CompressedScaled:
 
     def apply(self, B: FloatArray) -> FloatArray:
         """See `Scaled.apply`."""
-        return np.stack([M @ B for M in self._matrices()])
+        return np.stack([M @ B for M in self._matrices])
 
     def apply_transposed(self, V: FloatArray) -> FloatArray:
         """See `Scaled.apply_transposed`."""
-        return sum(M.T @ V[i] for i, M in enumerate(self._matrices()))
+        return sum(M.T @ V[i] for i, M in enumerate(self._matrices))
 
     def subtract_schur(self, psi: FloatArray, S: FloatArray) -> None:
         """See `Scaled.subtract_schur`."""
