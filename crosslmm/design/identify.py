@@ -44,14 +44,14 @@ def check_identified(random: RandomPart) -> None:
         if found is None or several:
             continue
         a, b = first.names[found[0]], second.names[found[1]]
-        shared = f"the column {a!r}" if a == b else f"the columns {a!r} and {b!r}, which are proportional,"
+        shared = f"the column {a!r}" if a == b else f"the columns {a!r} and {b!r}, which are proportional"
         if one.factor == other.factor:
-            message = f"the terms {one.label} and {other.label} share {shared.rstrip(',')}"
+            message = f"the terms {one.label} and {other.label} share {shared}"
         else:
             names = [random.factors[t.factor].name for t in (one, other)]
             message = (
                 f"the grouping factors {names[0]!r} and {names[1]!r} divide the rows in the same way, and the terms "
-                f"{one.label} and {other.label} share {shared.rstrip(',')}"
+                f"{one.label} and {other.label} share {shared}"
             )
         raise ModelError(f"{message}: two of their variances cannot be told apart; leave one out")
 
