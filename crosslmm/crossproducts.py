@@ -114,7 +114,7 @@ class CrossProducts:
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
         """Cross-products of both sets of rows; both must have been formed under the same layout."""
-        if self.layout is not other.layout:
+        if not self.layout.same(other.layout):
             raise ValueError("cross-products add up only when both were formed under the same layout")
         return CrossProducts(
             layout=self.layout,

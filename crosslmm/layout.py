@@ -131,6 +131,10 @@ class Layout:
         In lme4's order: as written when the numbers of levels never increase, else by number of levels,
         largest first, ties reversed. Theta is the concatenation of the terms' stretches.
     standardization : Standardization
+    formula : str
+        The formula as written; ``""`` where none was.
+    weighted, offset : bool
+        Whether rows have prior weights, and whether a part of the response is known.
     """
 
     response: str
@@ -139,6 +143,30 @@ class Layout:
     factors: tuple[Factor, ...]
     terms: tuple[Term, ...]
     standardization: Standardization
+    formula: str = ""
+    weighted: bool = False
+    offset: bool = False
+
+    def same(self, other: Layout) -> bool:
+        """Whether both say the same, number for number: so do a layout and its copy from another process."""
+        if self is other:
+            return True
+        ours, theirs = self.standardization, other.standardization
+        return (
+            self._words() == other._words()
+            and all(np.array_equal(a.levels, b.levels) for a, b in zip(self.factors, other.factors, strict=True))
+            and ours.scale == theirs.scale
+            and np.array_equal(ours.origin, theirs.origin)
+            and np.array_equal(ours.x_basis, theirs.x_basis)
+            and all(np.array_equal(a, b) for a, b in zip(ours.z_bases, theirs.z_bases, strict=True))
+        )
+
+    def _words(self) -> tuple[Any, ...]:
+        """All that is no array."""
+        factors = tuple((factor.name, factor.columns) for factor in self.factors)
+        terms = tuple((t.label, t.group, t.factor, t.columns, t.covariance.name, t.theta_start) for t in self.terms)
+        names = (self.formula, self.response, self.fixed, self.dropped)
+        return (*names, self.weighted, self.offset, factors, terms)
 
     @property
     def n_fixed(self) -> int:

@@ -1,5 +1,7 @@
 """Cross-products: what they are, that those of parts of the rows add up, and those of one factor alone."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,9 +114,16 @@ def test_the_sum_is_a_model():
 
 
 def test_different_layouts_do_not_add_up():
-    one, other = accumulate(design_of(FORMULAS[0])), accumulate(design_of(FORMULAS[0]))
+    one, other = accumulate(design_of(FORMULAS[0])), accumulate(design_of(FORMULAS[0], weights="w"))
     with pytest.raises(ValueError, match="same layout"):
         one + other
+
+
+def test_a_copy_of_a_layout_is_the_same_layout():
+    xp = accumulate(design_of(FORMULAS[1]))
+    copy = pickle.loads(pickle.dumps(xp))
+    assert copy.layout is not xp.layout
+    np.testing.assert_array_equal((xp + copy).fixed, 2.0 * xp.fixed)
 
 
 # --- one factor ----------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from scipy import sparse
 from crosslmm.blas import cross, times
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts, PairBlock, pair_block
-from crosslmm.design.rows import Design
+from crosslmm.design.rows import Design, Rows
+from crosslmm.layout import Layout, Standardization
 
 # Up to here adding up columns beats a BLAS product of a tall matrix with a tiny one.
 FEW_COLUMNS = 8
@@ -28,12 +29,15 @@ def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
     -------
     CrossProducts
     """
-    layout = design.layout
+    return row_products(design.layout, design.rows(rows))
+
+
+def row_products(layout: Layout, rows: Rows) -> CrossProducts:
+    """Sum the products of the columns of `rows`, in the coordinates of `layout`."""
     coordinates = layout.standardization
-    weights = None if design.weights is None else design.weights[rows]
-    codes = [c[rows] for c in design.codes]
-    Z = [_times(Zf[rows], basis) for Zf, basis in zip(design.Z, coordinates.z_bases, strict=True)]
-    XY = _standard_xy(design, rows)
+    weights, codes = rows.weights, rows.codes
+    Z = [_times(Zf, basis) for Zf, basis in zip(rows.Z, coordinates.z_bases, strict=True)]
+    XY = _standard_xy(coordinates, rows)
     ZW = Z if weights is None else [[column * weights for column in columns] for columns in Z]
     n_levels = [factor.n_levels for factor in layout.factors]
     pairs = [(f, g) for f in range(len(codes)) for g in range(f + 1, len(codes))]
@@ -48,18 +52,15 @@ def accumulate(design: Design, rows: slice = slice(None)) -> CrossProducts:
     )
 
 
-def _standard_xy(design: Design, rows: slice) -> FloatArray:
-    coordinates = design.layout.standardization
-    X = design.X[rows]
-    y = design.y[rows]
+def _standard_xy(coordinates: Standardization, rows: Rows) -> FloatArray:
+    X = rows.X
     XY = np.empty((X.shape[0], X.shape[1] + 1))
     if X.shape[1] > FEW_COLUMNS:
         XY[:, :-1] = times(X, coordinates.x_basis)
     else:
         for j, column in enumerate(_times(X, coordinates.x_basis)):
             XY[:, j] = column
-    y = y if design.offset is None else y - design.offset[rows]
-    XY[:, -1] = (y - _times(X, coordinates.origin[:, None])[0]) / coordinates.scale
+    XY[:, -1] = (rows.target - _times(X, coordinates.origin[:, None])[0]) / coordinates.scale
     return XY
 
 
@@ -92,7 +93,12 @@ def _border(codes: NDArray[np.int32], ZW: list[FloatArray], XY: FloatArray, n_le
 
 
 def _pair(
-    codes: list[NDArray[np.int32]], ZWf: list[FloatArray], Zg: list[FloatArray], n_levels: list[int], f: int, g: int
+    codes: tuple[NDArray[np.int32], ...],
+    ZWf: list[FloatArray],
+    Zg: list[FloatArray],
+    n_levels: list[int],
+    f: int,
+    g: int,
 ) -> PairBlock:
     values = np.empty((len(ZWf), len(Zg), codes[f].size))
     for i, left in enumerate(ZWf):

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crosslmm.blas import length
 from crosslmm.covariance import FloatArray
 from crosslmm.design.complete import complete_rows
+from crosslmm.design.coordinates import FixedSums, coordinates, ranges
 from crosslmm.design.covariates import covariates
 from crosslmm.design.fixed import Columns, read_fixed
 from crosslmm.design.frame import column_names, read_frame
-from crosslmm.design.identify import check_identified
-from crosslmm.design.qr import NEARLY_CONSTANT, ROUNDING, independent_columns, plain_factor, triangular_factor
-from crosslmm.design.random import RandomPart, read_random
+from crosslmm.design.identify import check_identified, proportional_columns, same_partition
+from crosslmm.design.qr import triangular_factor
+from crosslmm.design.random import Arrangement, read_random
 from crosslmm.design.rows import Design
-from crosslmm.design.standardize import check_spread, fixed_coordinates, term_basis
+from crosslmm.design.standardize import term_sums
 from crosslmm.design.variables import column_uses, used_columns
-from crosslmm.errors import DataError, ModelError, RankDeficiencyWarning, warn
+from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula
 from crosslmm.layout import Layout, Standardization
 
@@ -79,76 +81,73 @@ def build_design(
     used = covariates(rows.frame[read_by_formulaic], *column_uses(formula))
     y, fixed = read_fixed(formula.response, formula.fixed, used, context)
     random = read_random(formula.random, rows.frame, used, context)
-    check_identified(random)
-    kept, standardization = _coordinates(formula.response, y, fixed, rows.offset, random)
+    arrangement = random.arrangement
+    check_identified(
+        arrangement,
+        random.columns,
+        lambda f, g: same_partition(random.groupings[f], random.groupings[g]),
+        lambda one, other: proportional_columns(random.columns[one].values, random.columns[other].values),
+    )
+    terms = {text: term_sums(columns.values) for text, columns in random.columns.items()}
+    kept, standardization = coordinates(
+        formula.response, fixed, _fixed_sums(y, fixed.values, rows.offset), arrangement, terms
+    )
     X = fixed.values if kept.size == len(fixed.names) else np.ascontiguousarray(fixed.values[:, kept])
-    names = tuple(fixed.names[j] for j in kept)
-    dropped = tuple(fixed.names[j] for j in np.setdiff1d(np.arange(len(fixed.names)), kept)) + fixed.empty
     return Design(
         n=y.size,
         n_dropped=rows.n_dropped,
         response=formula.response,
         y=y,
         X=X,
-        fixed_names=names,
-        dropped_names=dropped,
         codes=tuple(grouping.codes for grouping in random.groupings),
-        Z=tuple(_side_by_side(columns) for columns in random.columns),
+        Z=tuple(_side_by_side([random.columns[text] for text in texts]) for texts in arrangement.texts),
         weights=rows.weights,
         offset=rows.offset,
-        layout=Layout(formula.response, names, dropped, random.factors, random.terms, standardization),
+        layout=layout_of(formula, fixed, kept, arrangement, standardization, weights is not None, offset is not None),
         row_labels=rows.frame.index,
         fixed_spec=fixed.spec,
         fixed_kept=kept,
-        random_specs=random.specs,
-        groupings=random.names,
+        random_specs=tuple(random.columns[text].spec for text in arrangement.term_texts),
+        groupings=arrangement.names,
     )
 
 
-def _coordinates(
-    response: str, y: FloatArray, fixed: Columns, offset: FloatArray | None, random: RandomPart
-) -> tuple[NDArray[np.intp], Standardization]:
-    """Which fixed-effects columns are kept, and the coordinates of the engine."""
-    n, p = fixed.values.shape
+def layout_of(
+    formula: MixedFormula,
+    fixed: Columns,
+    kept: NDArray[np.intp],
+    arrangement: Arrangement,
+    standardization: Standardization,
+    weighted: bool,
+    offset: bool,
+) -> Layout:
+    """The layout of a model whose fixed part keeps some of its columns."""
+    dropped = tuple(fixed.names[j] for j in np.setdiff1d(np.arange(len(fixed.names)), kept)) + fixed.empty
+    return Layout(
+        response=formula.response,
+        fixed=tuple(fixed.names[j] for j in kept),
+        dropped=dropped,
+        factors=arrangement.factors,
+        terms=arrangement.terms,
+        standardization=standardization,
+        formula=formula.source,
+        weighted=weighted,
+        offset=offset,
+    )
+
+
+def _fixed_sums(y: FloatArray, X: FloatArray, offset: FloatArray | None) -> FixedSums:
     target = y if offset is None else y - offset
-    spread = check_spread(target, response)
-    R = triangular_factor(np.column_stack([fixed.values, target]))
-    intercept = p > 0 and bool(np.all(fixed.values[:, 0] == 1.0))
-    kept = independent_columns(R[:, :p], intercept=intercept)
-    if kept.size >= n:
-        raise ModelError(f"the fixed part has {kept.size} independent columns, but there are only {n} rows")
-    if kept.size < p:
-        _warn_dropped(fixed, np.setdiff1d(np.arange(p), kept), intercept)
-        R = plain_factor(R[:, [*kept, p]])
-    if fixed.empty:
-        warn(
-            f"{', '.join(map(repr, fixed.empty))} of the fixed part has one level only in the rows used and gives no "
-            "column",
-            RankDeficiencyWarning,
-        )
-    x_basis, origin, scale = fixed_coordinates(R, n, response, spread)
-    z_bases = []
-    for f, columns in enumerate(random.columns):
-        basis = np.zeros((random.factors[f].size, random.factors[f].size))
-        own = [term for term in random.terms if term.factor == f]
-        for term, part in zip(own, columns, strict=True):
-            basis[np.ix_(term.columns, term.columns)] = term_basis(part.values, term.covariance, part.names, term.label)
-        z_bases.append(basis)
-    return kept, Standardization(x_basis, tuple(z_bases), origin, scale)
+    mean = float(target.mean())
+    return FixedSums(
+        n=y.size,
+        factor=triangular_factor(np.column_stack([X, target])),
+        mean=mean,
+        spread=length(target - mean),
+        intercept=X.shape[1] > 0 and bool(np.all(X[:, 0] == 1.0)),
+        ranges=lambda positions: ranges(X[:, positions]),
+    )
 
 
-def _warn_dropped(fixed: Columns, dropped: NDArray[np.intp], intercept: bool) -> None:
-    names = ", ".join(repr(fixed.names[j]) for j in dropped)
-    message = f"dropped fixed-effects columns that are linear combinations of earlier ones: {names}"
-    columns = fixed.values[:, dropped]
-    spread, size = columns.std(axis=0), np.abs(columns).max(axis=0)
-    least = ROUNDING if intercept else NEARLY_CONSTANT
-    hardly = (columns.min(axis=0) < columns.max(axis=0)) & (spread <= least * size)
-    if hardly.any():
-        centre = ", ".join(repr(fixed.names[j]) for j in dropped[hardly])
-        message += f" ({centre}: hardly varies against its size; subtract its mean first)"
-    warn(message, RankDeficiencyWarning)
-
-
-def _side_by_side(columns: tuple[Columns, ...]) -> FloatArray:
+def _side_by_side(columns: list[Columns]) -> FloatArray:
     return columns[0].values if len(columns) == 1 else np.hstack([part.values for part in columns])

@@ -20,6 +20,9 @@ from crosslmm.formula.read import read
 LARGEST = 1e120
 """The largest size of a number whose square can be weighted and summed; its inverse is the smallest."""
 
+RESPONSE, FIXED_PART = "the response", "the fixed part"
+"""What the columns are called in messages."""
+
 FIRST_ROWS = 1000
 """Rows that show that most columns are not tiny."""
 
@@ -121,7 +124,7 @@ def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
     largest = max(float(values.max()), -float(values.min()))  # nan when any value is
     if np.isfinite(largest):
         if largest > LARGEST or np.abs(values[:FIRST_ROWS]).max(axis=0).min() < 1.0 / LARGEST:
-            _check_sizes(values, names, what)
+            check_sizes(np.abs(values).max(axis=0), names, what)
         return
     counts = (~np.isfinite(values)).sum(axis=0)
     bad = "; ".join(f"{name!r} in {count} rows" for name, count in zip(names, counts, strict=True) if count)
@@ -131,8 +134,9 @@ def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
     )
 
 
-def _check_sizes(values: FloatArray, names: tuple[str, ...], what: str) -> None:
-    for name, size in zip(names, np.abs(values).max(axis=0), strict=True):
+def check_sizes(sizes: FloatArray, names: tuple[str, ...], what: str) -> None:
+    """Refuse columns whose largest absolute values (k,) leave the range in which float64 can square and sum them."""
+    for name, size in zip(names, sizes, strict=True):
         if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
             raise DataError(
                 f"{what} has values of about {size:.1g} in {name!r}, whose squares and products float64 cannot hold; "
@@ -151,7 +155,20 @@ def read_fixed(
         The response is not one numeric column, does not vary, or something is not finite.
     """
     matrices = materialize(f"{response} ~ {fixed}", frame, context)
-    spec = matrices.lhs.model_spec
+    y = response_column(response, matrices.lhs, frame, context)
+    check_varies(response, float(y.min()), float(y.max()), y.size)
+    return y, as_columns(matrices.rhs, FIXED_PART)
+
+
+def response_column(response: str, matrix: Any, frame: pd.DataFrame, context: Mapping[str, Any]) -> FloatArray:
+    """The response (n,) from its model matrix.
+
+    Raises
+    ------
+    DataError
+        It is not one column of numbers, or is boolean.
+    """
+    spec = matrix.model_spec
     if any(kind is Factor.Kind.CATEGORICAL for kind, _ in spec.encoder_state.values()):
         raise DataError(f"the response {response!r} is categorical; a linear mixed model needs a numeric response")
     if len(spec.column_names) != 1:
@@ -159,12 +176,16 @@ def read_fixed(
         raise DataError(
             f"the response {response!r} must be one numeric column, but gives {len(spec.column_names)}: {columns}"
         )
-    y = as_columns(matrices.lhs, "the response").values[:, 0]
+    y = as_columns(matrix, RESPONSE).values[:, 0]
     if np.isin(y[:2], (0.0, 1.0)).all() and _is_boolean(response, frame, context):
         raise DataError(
             f"the response {response!r} is boolean; a linear mixed model of a yes or no is rarely meant: convert it to "
             "0 and 1 on purpose (.astype(float)) if it is"
         )
-    if y.min() == y.max():
-        raise DataError(f"the response {response!r} is {y[0]:g} in all {y.size} rows; there is nothing to model")
-    return y, as_columns(matrices.rhs, "the fixed part")
+    return y
+
+
+def check_varies(response: str, low: float, high: float, n: int) -> None:
+    """Refuse a response that is the same in all n rows."""
+    if low == high:
+        raise DataError(f"the response {response!r} is {low:g} in all {n} rows; there is nothing to model")

@@ -2,53 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
+from crosslmm.design.fixed import Columns
 from crosslmm.design.grouping import Grouping
 from crosslmm.design.qr import RANK_TOLERANCE
-from crosslmm.design.random import RandomPart
+from crosslmm.design.random import Arrangement
 from crosslmm.errors import ModelError
 
 FIRST_ROWS = 1000
 """Columns are compared on so many rows before they are compared on all."""
 
 
-def check_identified(random: RandomPart) -> None:
+def check_identified(
+    arrangement: Arrangement,
+    made: Mapping[str, Columns],
+    alike: Callable[[int, int], bool],
+    proportional: Callable[[str, str], tuple[int, int] | None],
+) -> None:
     """Refuse two terms that vary over the same division of the rows with proportional columns.
 
     Such a column z adds ``(v1 + v2) z z'`` to the covariance of the rows of a level: only the sum of its two variances
     can be estimated.
+
+    Parameters
+    ----------
+    arrangement : Arrangement
+    made : mapping
+        Names of the columns of each text.
+    alike : callable
+        Whether two factors, by their positions, have the same levels under other names.
+    proportional : callable
+        Positions of two columns of two texts that are multiples of each other, if any are.
 
     Raises
     ------
     ModelError
         Names both terms.
     """
-    alike = {
-        (f, g)
-        for f, g in combinations(range(len(random.groupings)), 2)
-        if same_partition(random.groupings[f], random.groupings[g])
-    }
-    columns = [part for parts in random.columns for part in parts]
-    terms = [term for f in range(len(random.factors)) for term in random.terms if term.factor == f]
-    for (one, first), (other, second) in combinations(zip(terms, columns, strict=True), 2):
-        if one.factor != other.factor and (one.factor, other.factor) not in alike:
+    same = {(f, g) for f, g in combinations(range(len(arrangement.factors)), 2) if alike(f, g)}
+    for (one, first), (other, second) in combinations(arrangement.side_by_side, 2):
+        if one.factor != other.factor and (one.factor, other.factor) not in same:
             continue
-        found = _proportional(first.values, second.values)
         # An identity structure of several columns has no variance of a column's own.
-        several = any(t.covariance.name == "identity" and len(t.columns) > 1 for t in (one, other))
-        if found is None or several:
+        if any(t.covariance.name == "identity" and len(t.columns) > 1 for t in (one, other)):
             continue
-        a, b = first.names[found[0]], second.names[found[1]]
+        found = proportional(first, second)
+        if found is None:
+            continue
+        a, b = made[first].names[found[0]], made[second].names[found[1]]
         shared = f"the column {a!r}" if a == b else f"the columns {a!r} and {b!r}, which are proportional"
         if one.factor == other.factor:
             message = f"the terms {one.label} and {other.label} share {shared}"
         else:
-            names = [random.factors[t.factor].name for t in (one, other)]
+            names = [arrangement.factors[t.factor].name for t in (one, other)]
             message = (
                 f"the grouping factors {names[0]!r} and {names[1]!r} divide the rows in the same way, and the terms "
                 f"{one.label} and {other.label} share {shared}"
@@ -73,7 +85,7 @@ def _translates(codes: NDArray[np.int32], others: NDArray[np.int32], n_levels: i
     return bool(np.array_equal(table[codes], others))
 
 
-def _proportional(A: FloatArray, B: FloatArray) -> tuple[int, int] | None:
+def proportional_columns(A: FloatArray, B: FloatArray) -> tuple[int, int] | None:
     """Positions of a column of A and one of B that are multiples of each other."""
     for i in range(A.shape[1]):
         for j in range(B.shape[1]):
@@ -84,6 +96,7 @@ def _proportional(A: FloatArray, B: FloatArray) -> tuple[int, int] | None:
 
 
 def _parallel(a: FloatArray, b: FloatArray) -> bool:
+    """Whether two columns are multiples of each other; those of a triangular factor are where those of the rows are."""
     a, b = (column / max(float(np.abs(column).max()), np.finfo(float).tiny) for column in (a, b))
     squares = float(a @ a)
     rest = b - a * (float(a @ b) / squares if squares else 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from crosslmm import covariance
 from crosslmm.design.fixed import Columns, as_columns, materialize
@@ -25,29 +26,53 @@ STRUCTURES = {
 
 
 @dataclass(frozen=True)
-class RandomPart:
-    """Factors and terms of a layout with their rows.
+class Arrangement:
+    """Factors and terms of a layout, and where their levels and columns come from.
 
     Attributes
     ----------
     factors : tuple of Factor
     terms : tuple of Term
-    groupings : tuple of Grouping
-        Codes and levels of each factor.
     names : tuple of tuple of str
         Data columns of each factor.
-    columns : tuple of tuple of Columns
-        Columns of the terms on each factor, in the order in which they stand side by side.
-    specs : tuple of formulaic.ModelSpec
-        One per term.
+    texts : tuple of tuple of str
+        Formulas of the columns of the terms on each factor, in the order in which they stand side by side.
+    term_texts : tuple of str
+        Formula of the columns of each term.
     """
 
     factors: tuple[Factor, ...]
     terms: tuple[Term, ...]
-    groupings: tuple[Grouping, ...]
     names: tuple[tuple[str, ...], ...]
-    columns: tuple[tuple[Columns, ...], ...]
-    specs: tuple[Any, ...]
+    texts: tuple[tuple[str, ...], ...]
+    term_texts: tuple[str, ...]
+
+    @property
+    def side_by_side(self) -> list[tuple[Term, str]]:
+        """Terms with the formulas of their columns, factor by factor."""
+        return [
+            pair
+            for f, texts in enumerate(self.texts)
+            for pair in zip([term for term in self.terms if term.factor == f], texts, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class RandomPart:
+    """Random-effects terms with their rows.
+
+    Attributes
+    ----------
+    arrangement : Arrangement
+    groupings : tuple of Grouping
+        Codes and levels of each factor.
+    columns : dict of str to Columns
+        Columns of the terms, by their formula.
+    """
+
+    arrangement: Arrangement
+    groupings: tuple[Grouping, ...]
+    columns: Mapping[str, Columns]
 
 
 def read_random(
@@ -74,10 +99,46 @@ def read_random(
     encoded = {name: encode(frame[name]) for term in terms for name in term.grouping}
     crossed = {term.grouping: cross([encoded[name] for name in term.grouping]) for term in terms}
     made = {
-        text: as_columns(materialize(text, used, context), f"the random part '{text}'")
+        text: as_columns(materialize(text, used, context), random_part(text))
         for text in {term.columns: None for term in terms}
     }
-    _check_names(terms, crossed)
+    levels = {grouping: crossed[grouping].levels for grouping in crossed}
+    arrangement = arrange(terms, levels, made, len(frame))
+    check_nonzero(terms, made, {text: np.asarray(columns.values.any(axis=0)) for text, columns in made.items()})
+    return RandomPart(arrangement, tuple(crossed[name] for name in arrangement.names), made)
+
+
+def random_part(text: str) -> str:
+    """The columns of a random-effects term, for messages."""
+    return f"the random part '{text}'"
+
+
+def arrange(
+    terms: Sequence[RandomTerm],
+    levels: Mapping[tuple[str, ...], NDArray[Any]],
+    made: Mapping[str, Columns],
+    n: int,
+) -> Arrangement:
+    """Terms in lme4's order, and the factors that they share.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    levels : mapping
+        Labels of the levels of each grouping.
+    made : mapping
+        Columns of each text that stands before a bar; of some of the rows, if their names are those of all.
+    n : int
+        Number of rows.
+
+    Raises
+    ------
+    DataError
+        Two levels have one label.
+    ModelError
+        A factor has one level only, a term has as many effects as there are rows, or a name stands for two things.
+    """
+    _check_names(terms, levels)
     for term in terms:
         if made[term.columns].empty:
             gone = ", ".join(map(repr, made[term.columns].empty))
@@ -85,26 +146,24 @@ def read_random(
                 f"{gone} of the random-effects term {term.text} has one level only in these data and gives no column; "
                 "leave it out"
             )
-        _check_levels(term, len(crossed[term.grouping].levels), len(made[term.columns].names), len(frame))
-        _check_columns(term, made[term.columns])
-    terms = [terms[i] for i in term_order([len(crossed[term.grouping].levels) for term in terms])]
+        _check_levels(term, len(levels[term.grouping]), len(made[term.columns].names), n)
+    terms = [terms[i] for i in term_order([len(levels[term.grouping]) for term in terms])]
     names = tuple(dict.fromkeys(term.grouping for term in terms))
     by_factor = [[term for term in terms if term.grouping == name] for name in names]
     factors = tuple(
-        Factor(own[0].group, crossed[name].levels, tuple(column for term in own for column in made[term.columns].names))
+        Factor(own[0].group, levels[name], tuple(column for term in own for column in made[term.columns].names))
         for name, own in zip(names, by_factor, strict=True)
     )
-    return RandomPart(
+    return Arrangement(
         factors=factors,
         terms=_layout_terms(terms, names, factors, made),
-        groupings=tuple(crossed[name] for name in names),
         names=names,
-        columns=tuple(tuple(made[term.columns] for term in own) for own in by_factor),
-        specs=tuple(made[term.columns].spec for term in terms),
+        texts=tuple(tuple(term.columns for term in own) for own in by_factor),
+        term_texts=tuple(term.columns for term in terms),
     )
 
 
-def _check_names(terms: Sequence[RandomTerm], crossed: Mapping[tuple[str, ...], Grouping]) -> None:
+def _check_names(terms: Sequence[RandomTerm], levels: Mapping[tuple[str, ...], NDArray[Any]]) -> None:
     """Refuse names that would stand for two things in the results."""
     groups = {term.grouping: term.group for term in terms}
     for grouping, group in groups.items():
@@ -113,13 +172,13 @@ def _check_names(terms: Sequence[RandomTerm], crossed: Mapping[tuple[str, ...], 
         if list(groups.values()).count(group) > 1:
             raise ModelError(f"two grouping factors are labelled {group!r}; rename the column that is called so")
         if len(grouping) > 1:
-            _check_labels(group, crossed[grouping])
+            _check_labels(group, levels[grouping])
 
 
-def _check_labels(group: str, grouping: Grouping) -> None:
-    if len(set(grouping.levels)) == len(grouping.levels):
+def _check_labels(group: str, levels: NDArray[Any]) -> None:
+    if len(set(levels)) == len(levels):
         return
-    counts = pd.Series(grouping.levels).value_counts(sort=True)
+    counts = pd.Series(levels).value_counts(sort=True)
     twice = counts.index[0]
     raise DataError(
         f"two combinations of levels of {group!r} have the label {twice!r}, because levels hold ':' or read alike; "
@@ -163,11 +222,14 @@ def _layout_terms(
     return tuple(result)
 
 
-def _check_columns(term: RandomTerm, columns: Columns) -> None:
+def check_nonzero(
+    terms: Sequence[RandomTerm], made: Mapping[str, Columns], nonzero: Mapping[str, NDArray[np.bool_]]
+) -> None:
     """Refuse a column that is 0 in every row: its variance could be anything."""
-    for name, used in zip(columns.names, np.asarray(columns.values.any(axis=0)), strict=True):
-        if not used:
-            raise ModelError(f"the column {name!r} of the random-effects term {term.text} is 0 in every row used")
+    for term in terms:
+        for name, used in zip(made[term.columns].names, nonzero[term.columns], strict=True):
+            if not used:
+                raise ModelError(f"the column {name!r} of the random-effects term {term.text} is 0 in every row used")
 
 
 def _check_levels(term: RandomTerm, n_levels: int, size: int, n: int) -> None:

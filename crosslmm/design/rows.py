@@ -14,6 +14,34 @@ from crosslmm.layout import Layout
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Some rows of a model in the units of the data.
+
+    Attributes
+    ----------
+    y : ndarray, shape (n,)
+    X : ndarray, shape (n, p)
+    codes : tuple of ndarray of int32, each (n,)
+        Level of every row, one array per factor.
+    Z : tuple of ndarray, each (n, k)
+        Random-effects columns, one array per factor.
+    weights, offset : ndarray, shape (n,), or None
+    """
+
+    y: FloatArray
+    X: FloatArray
+    codes: tuple[NDArray[np.int32], ...]
+    Z: tuple[FloatArray, ...]
+    weights: FloatArray | None
+    offset: FloatArray | None
+
+    @property
+    def target(self) -> FloatArray:
+        """Response without its known part; shape (n,)."""
+        return self.y if self.offset is None else self.y - self.offset
+
+
+@dataclass(frozen=True)
 class Design:
     """Rows of a model in the units of the data.
 
@@ -25,8 +53,6 @@ class Design:
     y : ndarray, shape (n,)
     X : ndarray, shape (n, p)
         Fixed-effects columns that are kept.
-    fixed_names, dropped_names : tuple of str
-        Columns kept, and columns left out as combinations of earlier ones.
     codes : tuple of ndarray of int32, each (n,)
         Level of every row, one array per factor of the layout.
     Z : tuple of ndarray, each (n, k)
@@ -50,8 +76,6 @@ class Design:
     response: str
     y: FloatArray
     X: FloatArray
-    fixed_names: tuple[str, ...]
-    dropped_names: tuple[str, ...]
     codes: tuple[NDArray[np.int32], ...]
     Z: tuple[FloatArray, ...]
     weights: FloatArray | None
@@ -62,3 +86,24 @@ class Design:
     fixed_kept: NDArray[np.intp]
     random_specs: tuple[ModelSpec, ...]
     groupings: tuple[tuple[str, ...], ...]
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """Columns kept."""
+        return self.layout.fixed
+
+    @property
+    def dropped_names(self) -> tuple[str, ...]:
+        """Columns left out as combinations of earlier ones, and factors of one level."""
+        return self.layout.dropped
+
+    def rows(self, some: slice = slice(None)) -> Rows:
+        """A stretch of the rows."""
+        return Rows(
+            y=self.y[some],
+            X=self.X[some],
+            codes=tuple(codes[some] for codes in self.codes),
+            Z=tuple(Z[some] for Z in self.Z),
+            weights=None if self.weights is None else self.weights[some],
+            offset=None if self.offset is None else self.offset[some],
+        )
