@@ -1,7 +1,7 @@
 """crosslmm: linear mixed models with crossed random effects."""
 
 from crosslmm import datasets
-from crosslmm.engine.plan import DirectEngine, Plan
+from crosslmm.engine.plan import DirectEngine, IterativeEngine, Plan
 from crosslmm.errors import (
     ConvergenceWarning,
     CrosslmmError,
@@ -27,6 +27,7 @@ __all__ = [
     "DataWarning",
     "DirectEngine",
     "FormulaError",
+    "IterativeEngine",
     "MixedLM",
     "MixedLMResults",
     "ModelError",

@@ -10,6 +10,7 @@ import numpy as np
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.plan import Plan
 from crosslmm.layout import Layout
+from crosslmm.precision import Spread
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Iteration:
         Decrease of the criterion that the quadratic model predicts from here; nan when there is no model.
     step : str
         What was tried: ``"start"``, a ``"newton"`` or ``"damped"`` step, a ``"boundary"`` (fewer random effects), the
-        ``"last"`` step, or a ``"release"`` from the boundary.
+        ``"last"`` step, or a ``"release"`` from the boundary, or ``"probes"``: more of them, at the same theta.
     accepted : bool
     seconds : float
         Since the fit began.
+    cg_steps : int
+        Conjugate gradient steps it took; 0 for the direct engine.
     """
 
     theta: FloatArray
@@ -41,6 +44,34 @@ class Iteration:
     step: str
     accepted: bool
     seconds: float
+    cg_steps: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Errors of a fit whose traces were estimated with random probes.
+
+    Attributes
+    ----------
+    n_probes : int
+    ratio : float
+        Largest Monte Carlo error of a theta over its standard error.
+    asked : float
+        What that ratio was to be.
+    criterion_error : float
+        Monte Carlo standard error of the criterion.
+    monte_carlo : Spread
+        Of theta and sigma, by the sampling of the probes.
+    statistical : Spread
+        Of theta and sigma, by the sampling of the data.
+    """
+
+    n_probes: int
+    ratio: float
+    asked: float
+    criterion_error: float
+    monte_carlo: Spread
+    statistical: Spread
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,8 @@ class Fit:
         ``1 / sqrt(mean prior weight)``: theta at which a random effect varies as much as an average row's residual.
     seconds : float
         Time of the optimisation.
+    sampling : Sampling or None
+        None where nothing was sampled.
     """
 
     layout: Layout
@@ -98,6 +131,7 @@ class Fit:
     singular: bool
     unit: float
     seconds: float
+    sampling: Sampling | None
 
     @property
     def n_parameters(self) -> int:

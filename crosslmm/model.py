@@ -13,14 +13,14 @@ import numpy as np
 
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design import Design, accumulate, build_design
-from crosslmm.engine.plan import DirectEngine, Plan
+from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
 from crosslmm.errors import ConvergenceWarning, ModelError, warn
 from crosslmm.fit import Iteration
 from crosslmm.formula import MixedFormula, parse
 from crosslmm.results import MixedLMResults
 
 if TYPE_CHECKING:
-    from crosslmm.engine.direct import DirectEquations
+    from crosslmm.engine.protocol import Equations
     from crosslmm.objective import ObjectiveValue
 
 TOLERANCE = 1e-9
@@ -96,7 +96,7 @@ class MixedLM:
         self,
         reml: bool = True,
         *,
-        engine: str | DirectEngine = "auto",
+        engine: str | Engine = "auto",
         start: Any = None,
         tolerance: float = TOLERANCE,
         max_evaluations: int = MAX_EVALUATIONS,
@@ -108,7 +108,8 @@ class MixedLM:
         ----------
         reml : bool
             Restricted maximum likelihood (default), or maximum likelihood.
-        engine : {"auto", "direct"} or DirectEngine
+        engine : {"auto", "direct", "iterative"}, DirectEngine or IterativeEngine
+            ``"auto"`` takes the direct engine unless its factor would not fit or would take far longer; see `plan`.
         start : array, optional
             Theta to start from, in lme4's order and units.
         tolerance : float
@@ -145,11 +146,11 @@ class MixedLM:
             warn(message, ConvergenceWarning)
         return MixedLMResults(self, fit)
 
-    def plan(self, engine: str | DirectEngine = "auto") -> Plan:
+    def plan(self, engine: str | Engine = "auto") -> Plan:
         """Which engine a fit will use, how the blocks are stored and what an evaluation costs."""
         return self._equations(engine).plan
 
-    def objective(self, theta: Any, reml: bool = True, *, engine: str | DirectEngine = "auto") -> ObjectiveValue:
+    def objective(self, theta: Any, reml: bool = True, *, engine: str | Engine = "auto") -> ObjectiveValue:
         """Criterion, gradient and average information at a theta, for an optimiser of your own.
 
         Parameters
@@ -157,7 +158,7 @@ class MixedLM:
         theta : array, shape (m,)
             Relative covariance parameters in lme4's order and units (`theta_names`).
         reml : bool
-        engine : {"auto", "direct"} or DirectEngine
+        engine : {"auto", "direct", "iterative"}, DirectEngine or IterativeEngine
 
         Returns
         -------
@@ -179,16 +180,17 @@ class MixedLM:
         return accumulate(self.design)
 
     @cached_property
-    def _default_equations(self) -> DirectEquations:
-        from crosslmm.engine.direct import prepare
+    def _default_equations(self) -> Equations:
+        from crosslmm.engine.choose import choose
 
-        return prepare(self.crossproducts, DirectEngine())
+        return choose(self.crossproducts, None)
 
-    def _equations(self, engine: str | DirectEngine) -> DirectEquations:
-        from crosslmm.engine.direct import prepare
+    def _equations(self, engine: str | Engine) -> Equations:
+        from crosslmm.engine.choose import choose
 
         options = _engine_options(engine)
-        return self._default_equations if options == DirectEngine() else prepare(self.crossproducts, options)
+        default = options == DirectEngine() and self._default_equations.plan.engine == "direct"
+        return self._default_equations if options is None or default else choose(self.crossproducts, options)
 
     def _theta(self, theta: Any) -> np.ndarray:
         names = self.theta_names
@@ -220,7 +222,7 @@ def lmer(
     offset: Any = None,
     missing: str = "drop",
     context: Mapping[str, Any] | None = None,
-    engine: str | DirectEngine = "auto",
+    engine: str | Engine = "auto",
     start: Any = None,
     verbose: bool = False,
 ) -> MixedLMResults:
@@ -252,12 +254,16 @@ def lmer(
 mixedlm = MixedLM.from_formula
 
 
-def _engine_options(engine: str | DirectEngine) -> DirectEngine:
-    if isinstance(engine, DirectEngine):
+def _engine_options(engine: str | Engine) -> Engine | None:
+    """Options of the engine that was asked for; None where it is to be chosen."""
+    if isinstance(engine, DirectEngine | IterativeEngine):
         return engine
-    if isinstance(engine, str) and engine in ("auto", "direct"):
-        return DirectEngine()
-    raise ModelError(f"engine={engine!r}: expected 'auto', 'direct' or a DirectEngine(...)")
+    named: dict[str, Engine | None] = {"auto": None, "direct": DirectEngine(), "iterative": IterativeEngine()}
+    if isinstance(engine, str) and engine in named:
+        return named[engine]
+    raise ModelError(
+        f"engine={engine!r}: expected 'auto', 'direct', 'iterative', a DirectEngine(...) or an IterativeEngine(...)"
+    )
 
 
 def _check_limits(tolerance: float, max_evaluations: int) -> None:

@@ -21,6 +21,12 @@ from crosslmm.errors import NumericalError
 from crosslmm.linalg.dense import solve_lower, solve_lower_transposed
 from crosslmm.quadratic import Problem
 
+SAMPLING_NOISE = 0.01
+"""Deviance units by which a sampled criterion may fail to follow its sampled derivative over one step, at most."""
+
+SAMPLING_PART = 0.1
+"""The same as a part of the Monte Carlo error of the log-determinant."""
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -66,6 +72,16 @@ class Evaluation:
     system: System
     templates: Templates
 
+    @property
+    def noise(self) -> float:
+        """Differences of the criterion below this are not signal, rounding apart."""
+        return min(SAMPLING_NOISE, SAMPLING_PART * self.system.log_det_error)
+
+    @property
+    def steps(self) -> int:
+        """Conjugate gradient steps it took."""
+        return self.system.steps
+
 
 @dataclass(frozen=True)
 class Derivatives:
@@ -74,7 +90,7 @@ class Derivatives:
     Attributes
     ----------
     gradient : ndarray, shape (m,)
-        Exact.
+        Exact, or the mean over probes.
     information : ndarray, shape (m, m)
         Average information with sigma profiled out: approximates the Hessian (theory eq. (14)).
     curvature : ndarray, shape (m, m)
@@ -82,12 +98,21 @@ class Derivatives:
     multipliers : tuple of ndarray, each (k, k)
         Derivative of the criterion by the covariance T T' of each factor.
         At a minimum they are positive semi-definite (theory eq. (16)), and 0 where the covariance has full rank.
+    scores : ndarray, shape (m,)
+        ``s_k = rho' f_k / sigma**2``: minus the derivative of log sigma**2 times nu.
+    deviations : ndarray, shape (n, m)
+        Gradient by each of n probes less their mean; n = 0 where it is exact.
+    steps : int
+        Conjugate gradient steps they took.
     """
 
     gradient: FloatArray
     information: FloatArray
     curvature: FloatArray
     multipliers: Templates
+    scores: FloatArray
+    deviations: FloatArray
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -141,14 +166,32 @@ def evaluate(equations: Equations, xp: CrossProducts, templates: Templates, *, r
 def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
     """Derivatives of the criterion at `value` (theory eq. (13)-(16))."""
     effects = value.system.effects(value.beta)
-    blocks = value.system.marginal(reml=value.reml)
+    marginal = value.system.marginal(reml=value.reml)
     multipliers = tuple(
-        B - np.einsum("il,jl->ij", z, z) / value.sigma2 for B, z in zip(blocks, effects.scores, strict=True)
+        B - np.einsum("il,jl->ij", z, z) / value.sigma2 for B, z in zip(marginal.blocks, effects.scores, strict=True)
     )
-    by_template = [2.0 * gamma @ T for gamma, T in zip(multipliers, value.templates, strict=True)]
-    gradient = np.array([np.vdot(by_template[f], E) for f, E in zip(directions.factor, directions.basis, strict=True)])
-    information = average_information(value, effects, directions)
-    return Derivatives(gradient, information, _curvature(multipliers, directions), multipliers)
+    by_covariance = _by_covariance(value, directions)
+    gradient = np.array([np.vdot(multipliers[f], D) for f, D in by_covariance])
+    columns = [np.einsum("nij,ij->n", marginal.deviations[f], D) for f, D in by_covariance]
+    information = average_information(value, effects, by_covariance)
+    return Derivatives(
+        gradient=gradient,
+        information=information.matrix,
+        curvature=_curvature(multipliers, directions),
+        multipliers=multipliers,
+        scores=information.scores,
+        deviations=np.stack(columns, axis=1) if columns else np.zeros((0, 0)),
+        steps=marginal.steps + information.steps,
+    )
+
+
+def _by_covariance(value: Evaluation, directions: Directions) -> list[tuple[int, FloatArray]]:
+    """Derivative of its factor's covariance ``T T'`` by each direction."""
+    moved = []
+    for f, E in zip(directions.factor, directions.basis, strict=True):
+        half = E @ value.templates[f].T
+        moved.append((int(f), half + half.T))
+    return moved
 
 
 def _curvature(multipliers: Templates, directions: Directions) -> FloatArray:
@@ -161,27 +204,43 @@ def _curvature(multipliers: Templates, directions: Directions) -> FloatArray:
     return curvature
 
 
-def average_information(value: Evaluation, effects: Effects, directions: Directions) -> FloatArray:
-    """``f_k' P f_l / sigma**2 - s_k s_l / nu`` with ``f_k = Z (dL_k L' + L dL_k') Z' V^-1 (y - X beta)``.
+@dataclass(frozen=True)
+class AverageInformation:
+    """Average information along some directions.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (m, m)
+    scores : ndarray, shape (m,)
+        ``s_k = rho' f_k / sigma**2``.
+    steps : int
+        Conjugate gradient steps it took.
+    """
+
+    matrix: FloatArray
+    scores: FloatArray
+    steps: int
+
+
+def average_information(
+    value: Evaluation, effects: Effects, by_covariance: list[tuple[int, FloatArray]]
+) -> AverageInformation:
+    """``f_k' P f_l / sigma**2 - s_k s_l / nu`` with ``f_k = Z D_k Z' V^-1 (y - X beta)``, D_k the change of ``T T'``.
 
     Gilmour, Thompson, Cullis 1995, Biometrics 51, with sigma profiled out: ``s_k = rho' f_k / sigma**2``.
-
-    Returns
-    -------
-    ndarray, shape (m, m)
     """
-    m = len(directions.basis)
+    m = len(by_covariance)
     z = [np.zeros((*scores.shape, m)) for scores in effects.scores]
     s = np.empty(m)
-    for i, (f, E) in enumerate(zip(directions.factor, directions.basis, strict=True)):
-        T = value.templates[f]
-        z[f][:, :, i] = np.einsum("ij,jl->il", E @ T.T + T @ E.T, effects.scores[f])
+    for i, (f, D) in enumerate(by_covariance):
+        z[f][:, :, i] = np.einsum("ij,jl->il", D, effects.scores[f])
         s[i] = np.einsum("il,il->", effects.scores[f], z[f][:, :, i]) / value.sigma2
-    zz, zx = value.system.inner(tuple(z))
-    if zx.shape[1]:
-        half = solve_lower(value.x_factor, zx.T)
+    products = value.system.inner(tuple(z))
+    zz = products.zz
+    if products.zx.shape[1]:
+        half = solve_lower(value.x_factor, products.zx.T)
         zz = zz - half.T @ half
-    return zz / value.sigma2 - np.outer(s, s) / value.degrees
+    return AverageInformation(zz / value.sigma2 - np.outer(s, s) / value.degrees, s, products.steps)
 
 
 def criterion_problem(equations: Equations, xp: CrossProducts, scale: FloatArray, *, reml: bool) -> Problem[Evaluation]:

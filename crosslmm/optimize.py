@@ -24,7 +24,7 @@ from crosslmm.quadratic import Model, Problem, Proposal, V, moved, propose, quad
 SNAP_INTERVAL = 5
 """Evaluations between two tries of a point of lower rank."""
 
-NOISE = 1e-14
+ROUNDING = 1e-14
 """Relative rounding error of the criterion: differences below it are not signal."""
 
 FIRST_DAMPING = 0.1
@@ -72,6 +72,7 @@ class Step:
     kind: str
     accepted: bool
     seconds: float
+    solver_steps: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class _Search(Generic[V]):
 
     def run(self, start: FloatArray) -> Optimum[V]:
         point = self.model(start, self.problem.value(start))
-        self.record(point.theta, point.value.criterion, "start", True)
+        self.record(point.theta, point.value, "start", True)
         shrunk_before = np.zeros(start.size, dtype=bool)
         settled = np.inf
         while len(self.steps) < self.max_evaluations:
@@ -176,9 +177,9 @@ class _Search(Generic[V]):
                 return self.finish(point, False, "no step lowers the criterion although its gradient is not zero")
         return self.finish(point, False, f"stopped after {self.max_evaluations} evaluations")
 
-    def noise(self, criterion: float) -> float:
+    def rounding(self, criterion: float) -> float:
         """Rounding error of the criterion."""
-        return NOISE * (1.0 + abs(criterion))
+        return ROUNDING * (1.0 + abs(criterion))
 
     def squares(self) -> NDArray[np.bool_]:
         """Parameters that now move in their square: those alone in their column, once the search has taken long."""
@@ -198,7 +199,7 @@ class _Search(Generic[V]):
         left = decrement
         if self.damping == 0.0 and 0.0 < decrement < NEARLY_DONE and not proposal.shrunk.any():
             left = decrement * decrement / max(decrement, before)
-        return not proposal.stuck and left <= max(self.tolerance, self.noise(criterion))
+        return not proposal.stuck and left <= max(self.tolerance, self.rounding(criterion))
 
     def model(self, theta: FloatArray, value: V, before: Point[V] | None = None) -> Point[V]:
         """The point with its quadratic model; `before` is the point that a step within the bounds came from."""
@@ -215,7 +216,7 @@ class _Search(Generic[V]):
         try:
             return self.problem.value(theta)
         except NumericalError:
-            self.record(theta, np.nan, kind, False)
+            self.record(theta, None, kind, False)
             return None
 
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
@@ -227,10 +228,10 @@ class _Search(Generic[V]):
             self.damp_more()
             return None
         decrease = point.value.criterion - value.criterion
-        noise = self.noise(value.criterion)
+        noise = max(value.noise, self.rounding(value.criterion))
         in_noise = decrease > -noise and proposal.decrement < IN_NOISE * noise
         accepted = bool(decrease > SUFFICIENT * proposal.decrement or in_noise)
-        self.record(theta, value.criterion, kind, accepted)
+        self.record(theta, value, kind, accepted)
         ratio = decrease / proposal.decrement
         if not accepted or ratio < POOR:
             self.damp_more()
@@ -247,7 +248,7 @@ class _Search(Generic[V]):
         if value is None:
             return None
         accepted = bool(value.criterion <= point.value.criterion)
-        self.record(theta, value.criterion, "boundary", accepted)
+        self.record(theta, value, "boundary", accepted)
         return self.model(theta, value) if accepted else None
 
     def polish(self, point: Point[V], proposal: Proposal) -> Point[V]:
@@ -278,9 +279,9 @@ class _Search(Generic[V]):
         value = self.attempt(theta, kind)
         if value is None:
             return point
-        allowed = max(self.tolerance, self.noise(value.criterion)) if kind == "boundary" else 0.0
+        allowed = max(self.tolerance, self.rounding(value.criterion)) if kind == "boundary" else value.noise
         accepted = bool(value.criterion <= point.value.criterion + allowed)
-        self.record(theta, value.criterion, kind, accepted)
+        self.record(theta, value, kind, accepted)
         return replace(point, theta=theta, value=value) if accepted else point
 
     def leave_bounds(self, point: Point[V]) -> Point[V] | None:
@@ -291,12 +292,13 @@ class _Search(Generic[V]):
         value = None if theta is None else self.attempt(theta, "release")
         if theta is None or value is None:
             return None
-        self.record(theta, value.criterion, "release", True)
+        self.record(theta, value, "release", True)
         return self.model(theta, value)
 
-    def record(self, theta: FloatArray, criterion: float, kind: str, accepted: bool) -> None:
+    def record(self, theta: FloatArray, value: V | None, kind: str, accepted: bool) -> None:
         seconds = time.perf_counter() - self.began
-        self.steps.append(Step(theta, criterion, np.nan, np.nan, kind, accepted, seconds))
+        criterion, solver_steps = (np.nan, 0) if value is None else (value.criterion, value.steps)
+        self.steps.append(Step(theta, criterion, np.nan, np.nan, kind, accepted, seconds, solver_steps))
         if self.report is not None:
             self.report(self.steps[-1])
 
@@ -305,7 +307,12 @@ class _Search(Generic[V]):
         for i in range(len(self.steps) - 1, -1, -1):
             if self.steps[i].theta is point.theta:
                 norm = float(np.linalg.norm(point.slopes.gradient[self.problem.free(point.theta)]))
-                self.steps[i] = replace(self.steps[i], gradient_norm=norm, decrement=proposal.decrement)
+                self.steps[i] = replace(
+                    self.steps[i],
+                    gradient_norm=norm,
+                    decrement=proposal.decrement,
+                    solver_steps=point.value.steps + point.slopes.steps,
+                )
                 return
 
     def finish(self, point: Point[V], converged: bool, message: str) -> Optimum[V]:

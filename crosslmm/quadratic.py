@@ -46,6 +46,14 @@ class Criterion(Protocol):
     def criterion(self) -> float:
         """The criterion there."""
 
+    @property
+    def noise(self) -> float:
+        """Differences of the criterion below this are not signal, rounding apart; positive where it is sampled."""
+
+    @property
+    def steps(self) -> int:
+        """Conjugate gradient steps it took."""
+
 
 class Slopes(Protocol):
     """First and second derivatives; see `crosslmm.objective.Derivatives`."""
@@ -61,6 +69,10 @@ class Slopes(Protocol):
     @property
     def curvature(self) -> FloatArray:
         """Shape (m, m)."""
+
+    @property
+    def steps(self) -> int:
+        """Conjugate gradient steps they took."""
 
 
 V = TypeVar("V", bound=Criterion)
@@ -112,11 +124,12 @@ class Problem(Generic[V]):
 
 @dataclass(frozen=True)
 class Model:
-    """Gradient and Hessian at a point, and the diagonal that damping is relative to."""
+    """Gradient and Hessian at a point, the diagonal that damping is relative to, and the steps the derivatives took."""
 
     gradient: FloatArray
     hessian: FloatArray
     damping_scale: FloatArray
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,7 @@ def quadratic_model(
         along, observed = float(step @ product), float(step @ change)
         if along > 0.0 and observed > LEAST_CURVATURE * along:
             H = H - np.outer(product, product) / along + np.outer(change, change) / observed
-    return Model(slopes.gradient, H, diagonal)
+    return Model(slopes.gradient, H, diagonal, slopes.steps)
 
 
 def propose(

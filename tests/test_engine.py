@@ -155,7 +155,7 @@ def test_predicted_nonzeros_are_those_of_the_factor(data, formula, rest):
         block.values.size for block in equations.symbolic.blocks
     ]
     own = first.n_levels * first.size * (first.size + 1) // 2
-    assert equations.plan.factor_nonzeros == predicted + coupled + own + p * (xp.layout.n_random + p)
+    assert equations.plan.nonzeros == predicted + coupled + own + p * (xp.layout.n_random + p)
 
 
 @pytest.mark.parametrize("rest", ["dense", "sparse"])

@@ -12,7 +12,7 @@ import crosslmm as clm
 from crosslmm.engine.direct import prepare
 from crosslmm.errors import NumericalError
 from crosslmm.linalg import coupling as coupling_module
-from crosslmm.linalg import dense
+from crosslmm.linalg import dense, threads
 from crosslmm.linalg.coupling import RestBlock, build_coupling
 from crosslmm.linalg.levels import apply, congruence, eliminate, invert, multiply
 from crosslmm.linalg.pairs import gram_operator
@@ -155,7 +155,7 @@ def scaled(request, monkeypatch):
     """A function that stores a `Coupled` and scales it."""
     if "threads" in request.param:
         monkeypatch.setattr(coupling_module, "PARALLEL_WORK", 0)
-        monkeypatch.setattr(coupling_module.os, "sched_getaffinity", lambda _: range(3))
+        monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(3))
 
     def build(problem):
         stored = build_coupling(problem.blocks, problem.shape, compiled=request.param != "dense")

@@ -90,6 +90,8 @@ def test_box_minimum_of_nothing():
 class Value:
     criterion: float
     theta: np.ndarray
+    noise: float = 0.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Derivatives:
     gradient: np.ndarray
     information: np.ndarray
     curvature: np.ndarray
+    steps: int = 0
 
 
 def problem_of(f, gradient, information, hessian, *, diagonal, column=None, fails=lambda theta: False):

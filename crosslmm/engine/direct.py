@@ -17,7 +17,7 @@ from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.plan import DirectEngine, Plan
-from crosslmm.engine.protocol import Effects, Templates
+from crosslmm.engine.protocol import Effects, Marginal, Products, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
 from crosslmm.linalg.dense import solve_lower
@@ -59,6 +59,24 @@ class DirectEquations:
         """How the equations are stored and solved."""
         return self.symbolic.plan
 
+    @property
+    def n_probes(self) -> int:
+        """See `Equations.n_probes`."""
+        return 0
+
+    @property
+    def resolution(self) -> float:
+        """See `Equations.resolution`."""
+        return 0.0
+
+    @property
+    def asked_error(self) -> float:
+        """See `Equations.asked_error`."""
+        return 0.0
+
+    def sharper(self, ratio: float) -> None:
+        """See `Equations.sharper`: nothing here is sampled."""
+
     def at(self, templates: Templates) -> DirectSystem:
         """See `Equations.at`."""
         ordered = tuple(templates[f] for f in self.symbolic.order)
@@ -99,6 +117,16 @@ class DirectSystem:
         """See `System.log_det`."""
         return self.first.log_det + self.rest.log_det
 
+    @property
+    def log_det_error(self) -> float:
+        """See `System.log_det_error`."""
+        return 0.0
+
+    @property
+    def steps(self) -> int:
+        """See `System.steps`."""
+        return 0
+
     @cached_property
     def border_first(self) -> FloatArray:
         """``Psi Z_e' W [X, y]``; shape (k, L, p + 1)."""
@@ -133,7 +161,7 @@ class DirectSystem:
         scores = tuple(t - e[:, :, 0] for t, e in zip(self._layout_order(targets), explained, strict=True))
         return Effects(in_layout, scores)
 
-    def inner(self, z: Templates) -> tuple[FloatArray, FloatArray]:
+    def inner(self, z: Templates) -> Products:
         """See `System.inner`."""
         order = self.equations.symbolic.order
         h_layout = self.equations.gram.apply(z)
@@ -149,9 +177,9 @@ class DirectSystem:
             zf = z[f].reshape(-1, m)
             zz += cross(zf, hf.reshape(-1, m))
             zx += cross(zf, self.equations.border[order.index(f)].reshape(-1, size))
-        return 0.5 * (zz + zz.T), zx[:, :-1]
+        return Products(0.5 * (zz + zz.T), zx[:, :-1], 0)
 
-    def marginal(self, *, reml: bool) -> Templates:
+    def marginal(self, *, reml: bool) -> Marginal:
         """See `System.marginal`."""
         inverse = self.rest.inverse()
         explain = reml and self.fixed.shape[0] > 1
@@ -170,7 +198,8 @@ class DirectSystem:
             W = inverse.block_sum(offsets[g], k, n_levels) + cross(N.T, N.T)
             T_inverse = np.linalg.inv(T)
             result.append(T_inverse.T @ (n_levels * np.eye(k) - W) @ T_inverse)
-        return self._layout_order(result)
+        blocks = self._layout_order(result)
+        return Marginal(blocks, tuple(np.zeros((0, *B.shape)) for B in blocks), 0)
 
     def _first_marginal(self, inverse: RestInverse, D: FloatArray, R: FloatArray | None) -> FloatArray:
         """The eliminated factor: ``sum_l H_l A_l - H_l Q_l H_l'`` with ``H_l = I - A_l Psi_l``, theory eq. (23)."""

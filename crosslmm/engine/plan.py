@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
+
+import numpy as np
 
 from crosslmm.errors import ModelError, ResourceError
 
 RESTS = ("auto", "dense", "sparse")
+FEWEST_PROBES = 4
+"""With fewer, the Monte Carlo error would itself be a guess."""
+
 ORDERINGS = ("default", "amd", "metis", "nesdis", "best", "natural")
 
 
@@ -38,22 +44,71 @@ class DirectEngine:
 
 
 @dataclass(frozen=True)
+class IterativeEngine:
+    """Options of the iterative engine: conjugate gradients, and traces estimated with random probes.
+
+    Attributes
+    ----------
+    n_probes : int
+        Probes to begin with.
+    rng : int or numpy.random.Generator
+        Seed of the probes; the same seed gives the same answer. A generator is asked for one.
+    error : float
+        Probes are added until the Monte Carlo error of each theta is below this part of its standard error.
+    max_probes : int
+        Probes after which the error is reported as it is.
+    border : int
+        Factors with up to so many random effects in all are carried exactly beside the fixed effects.
+    seed : int
+        What `rng` came to.
+    """
+
+    n_probes: int = 8
+    rng: int | np.random.Generator = 0
+    error: float = 0.01
+    max_probes: int = 512
+    border: int = 64
+    seed: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        least = {"n_probes": FEWEST_PROBES, "max_probes": self.n_probes, "border": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < bound:
+                raise ModelError(f"IterativeEngine({name}={value!r}): expected a whole number, at least {bound}")
+        if not (isinstance(self.error, Real) and float(self.error) > 0.0):
+            raise ModelError(f"IterativeEngine(error={self.error!r}): expected a positive number, such as 0.01")
+        if isinstance(self.rng, np.random.Generator):
+            object.__setattr__(self, "seed", int(self.rng.integers(2**63)))
+        elif isinstance(self.rng, Integral) and not isinstance(self.rng, bool) and self.rng >= 0:
+            object.__setattr__(self, "seed", int(self.rng))
+        else:
+            raise ModelError(
+                f"IterativeEngine(rng={self.rng!r}): expected a whole number, at least 0, or a numpy.random.Generator"
+            )
+
+
+Engine = DirectEngine | IterativeEngine
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a model will be, or was, computed.
 
     Attributes
     ----------
-    engine : str
-        ``"direct"``.
+    engine : {"direct", "iterative"}
     eliminated : str
         Factor that is eliminated exactly, level by level.
     eliminated_levels : int
-    rest : {"none", "dense", "sparse"}
-        Storage of the equations that remain.
+    rest : {"none", "dense", "sparse", "conjugate gradients"}
+        How the equations that remain are solved.
     rest_size : int
         Their number.
-    factor_nonzeros : int
-        Nonzeros of the Cholesky factor, all parts.
+    border : tuple of str
+        Factors that the iterative engine carries exactly beside the fixed effects.
+    nonzeros : int
+        Nonzeros of the Cholesky factor with all its parts, or of the blocks that conjugate gradients pass over.
     flops : float
         Multiply-adds of one evaluation with its gradient.
     bytes : int
@@ -69,18 +124,21 @@ class Plan:
     eliminated_levels: int
     rest: str
     rest_size: int
-    factor_nonzeros: int
+    border: tuple[str, ...]
+    nonzeros: int
     flops: float
     bytes: int
     reason: str
     blocks: tuple[tuple[str, str, str, int], ...]
 
     def __str__(self) -> str:
+        stored = "factor" if self.engine == "direct" else "pairs"
         lines = [
             f"engine        {self.engine}: {self.reason}",
             f"eliminated    {self.eliminated} ({self.eliminated_levels:,} levels)",
             f"rest          {self.rest} ({self.rest_size:,} equations)",
-            f"factor        {self.factor_nonzeros:,} nonzeros",
+            *([f"border        {', '.join(self.border)}: exact, beside the fixed effects"] if self.border else []),
+            f"{stored:<13} {self.nonzeros:,} nonzeros",
             f"evaluation    {self.flops:.2g} multiply-adds",
             f"memory        {self.bytes / 1e6:,.1f} MB beyond the data",
             "",

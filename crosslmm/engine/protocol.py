@@ -1,6 +1,7 @@
 """The seam between the objective and the engines: the mixed-model equations at one theta.
 
-All quantities are in standardised coordinates. With ``V = Z Lambda Lambda' Z' + W^-1`` (over sigma**2):
+All quantities are in standardised coordinates, with ``V = Z Lambda Lambda' Z' + W^-1`` (over sigma**2). What an engine
+estimates by sampling carries its error; what it computes exactly carries 0.
 """
 
 from __future__ import annotations
@@ -30,6 +31,44 @@ class Effects:
     scores: tuple[FloatArray, ...]
 
 
+@dataclass(frozen=True)
+class Products:
+    """Inner products of random-effects directions in the metric of ``V^-1``.
+
+    Attributes
+    ----------
+    zz : ndarray, shape (m, m)
+        ``(Zz)' V^-1 (Zz)``.
+    zx : ndarray, shape (m, p)
+        ``(Zz)' V^-1 X``.
+    steps : int
+        Conjugate gradient steps they took; 0 where the equations are factorised.
+    """
+
+    zz: FloatArray
+    zx: FloatArray
+    steps: int
+
+
+@dataclass(frozen=True)
+class Marginal:
+    """Derivative of the log-determinant by the covariance ``T T'`` of each factor.
+
+    Attributes
+    ----------
+    blocks : tuple of ndarray, each (k, k)
+        ``B = sum_l (Z' P Z)_ll``. P is ``V^-1`` under ML and ``V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1`` under REML.
+    deviations : tuple of ndarray, each (n, k, k)
+        What each of n independent probes says less their mean; n = 0 where the blocks are exact.
+    steps : int
+        Conjugate gradient steps they took.
+    """
+
+    blocks: Templates
+    deviations: Templates
+    steps: int
+
+
 class System(Protocol):
     """The mixed-model equations at one theta."""
 
@@ -38,20 +77,25 @@ class System(Protocol):
         """``log |L'AL + I| = log |V| + sum log w``."""
 
     @property
+    def log_det_error(self) -> float:
+        """Monte Carlo standard error of `log_det`; 0 where it is exact."""
+
+    @property
+    def steps(self) -> int:
+        """Conjugate gradient steps that setting up the system took."""
+
+    @property
     def fixed(self) -> FloatArray:
         """``[X, y]' V^-1 [X, y]``; shape (p + 1, p + 1)."""
 
     def effects(self, beta: FloatArray) -> Effects:
         """Conditional modes and scores for fixed effects `beta` (p,)."""
 
-    def inner(self, z: tuple[FloatArray, ...]) -> tuple[FloatArray, FloatArray]:
-        """``(Zz)' V^-1 (Zz)`` (m, m) and ``(Zz)' V^-1 X`` (m, p) for z given per factor as (k, L, m)."""
+    def inner(self, z: Templates) -> Products:
+        """Inner products for z given per factor as (k, L, m)."""
 
-    def marginal(self, *, reml: bool) -> Templates:
-        """Per factor ``B = sum_l (Z' P Z)_ll`` (k, k): the derivative of the log-determinant by ``T T'``.
-
-        P is ``V^-1`` under ML and ``V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1`` under REML.
-        """
+    def marginal(self, *, reml: bool) -> Marginal:
+        """Derivative of ``log |V|`` (ML) or ``log |V| + log |X' V^-1 X|`` (REML) by ``T T'``."""
 
 
 class Equations(Protocol):
@@ -61,5 +105,26 @@ class Equations(Protocol):
     def plan(self) -> Plan:
         """How the equations are stored and solved."""
 
+    @property
+    def n_probes(self) -> int:
+        """Random probes that traces are estimated with; 0 where they are exact."""
+
+    @property
+    def asked_error(self) -> float:
+        """What the largest Monte Carlo error of a theta over its standard error is to be."""
+
+    @property
+    def resolution(self) -> float:
+        """Decrease of the criterion (deviance units) below which derivatives are not worth following."""
+
     def at(self, templates: Templates) -> System:
         """The system at one template per factor of the layout (k, k)."""
+
+    def sharper(self, ratio: float) -> Equations | None:
+        """The equations with more probes where the Monte Carlo error is too large, else None.
+
+        Parameters
+        ----------
+        ratio : float
+            Largest Monte Carlo error of a theta over its standard error.
+        """

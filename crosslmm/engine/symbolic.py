@@ -237,7 +237,8 @@ def _describe(
         eliminated_levels=first.n_levels,
         rest=storage if q else "none",
         rest_size=q,
-        factor_nonzeros=nonzeros + coupled + first.n_levels * k * (k + 1) // 2 + p * (layout.n_random + p),
+        border=(),
+        nonzeros=nonzeros + coupled + first.n_levels * k * (k + 1) // 2 + p * (layout.n_random + p),
         flops=per_level + k * _visits(blocks, first.n_levels) + factor_flops,
         bytes=(dense_bytes(q) if dense else SPARSE_BYTES * nonzeros)
         + 60 * coupled

@@ -7,9 +7,6 @@ factor, ``column * L + level``.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -20,6 +17,7 @@ from scipy import sparse
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import counting_order
+from crosslmm.linalg.threads import in_shares, n_threads
 
 Templates = tuple[FloatArray, ...]
 
@@ -206,7 +204,7 @@ def _pointers(codes: NDArray, n_codes: int) -> NDArray[np.int64]:
 def _shares(visits: NDArray, colptr: NDArray) -> tuple[int, ...]:
     """Column bounds that share the multiply-adds evenly among the processors (one share when there are few)."""
     total = np.concatenate([[0], np.cumsum(visits)])[colptr]
-    n_shares = len(os.sched_getaffinity(0)) if total[-1] > PARALLEL_WORK else 1
+    n_shares = n_threads() if total[-1] > PARALLEL_WORK else 1
     inner = np.searchsorted(total, total[-1] * np.arange(1, n_shares) / n_shares)
     return (0, *(int(b) for b in inner), colptr.size - 1)
 
@@ -242,14 +240,14 @@ class CompressedScaled:
         from crosslmm.linalg import kernels
 
         arrays = self._arrays()
-        _in_shares(self.coupling.bounds, lambda _, a, b: kernels.schur_dense(a, b, *arrays, psi, S))
+        in_shares(self.coupling.bounds, lambda _, a, b: kernels.schur_dense(a, b, *arrays, psi, S))
 
     def subtract_schur_sparse(self, psi: FloatArray, pattern: sparse.csc_array, data: FloatArray) -> None:
         """See `Scaled.subtract_schur_sparse`."""
         from crosslmm.linalg import kernels
 
         arrays = (*self._arrays(), psi, pattern.indptr, pattern.indices, data)
-        _in_shares(self.coupling.bounds, lambda _, a, b: kernels.schur_sparse(a, b, *arrays))
+        in_shares(self.coupling.bounds, lambda _, a, b: kernels.schur_sparse(a, b, *arrays))
 
     def quadratic(self, W: FloatArray) -> FloatArray:
         """See `Scaled.quadratic`."""
@@ -257,7 +255,7 @@ class CompressedScaled:
 
         arrays = self._arrays()
         Q = self._accumulators()
-        _in_shares(self.coupling.bounds, lambda i, a, b: kernels.quadratic_dense(a, b, *arrays, W, Q[i]))
+        in_shares(self.coupling.bounds, lambda i, a, b: kernels.quadratic_dense(a, b, *arrays, W, Q[i]))
         half = Q.sum(axis=0)
         return half + half.transpose(1, 0, 2)
 
@@ -267,21 +265,10 @@ class CompressedScaled:
 
         arrays = (*self._arrays(), pattern.indptr, pattern.indices, data)
         Q = self._accumulators()
-        _in_shares(self.coupling.bounds, lambda i, a, b: kernels.quadratic_sparse(a, b, *arrays, Q[i]))
+        in_shares(self.coupling.bounds, lambda i, a, b: kernels.quadratic_sparse(a, b, *arrays, Q[i]))
         half = Q.sum(axis=0)
         return half + half.transpose(1, 0, 2)
 
     def _accumulators(self) -> FloatArray:
         k, n_levels, _ = self.coupling.shape
         return np.zeros((len(self.coupling.bounds) - 1, k, k, n_levels))
-
-
-def _in_shares(bounds: tuple[int, ...], work: Callable[[int, int, int], None]) -> None:
-    """Run ``work(share, first, last)`` for every share of the columns, one thread each."""
-    shares = list(zip(range(len(bounds) - 1), bounds[:-1], bounds[1:], strict=True))
-    if len(shares) == 1:
-        work(*shares[0])
-        return
-    with ThreadPoolExecutor(len(shares)) as pool:
-        for future in [pool.submit(work, *share) for share in shares]:
-            future.result()

@@ -1,0 +1,312 @@
+"""The iterative engine: conjugate gradients in place of a factor of the crossed core, probes in place of its inverse.
+
+Factors with few levels join the fixed effects in a dense border (docs/theory.md, section 8). With G = [Z_s, X, y] the
+border and V0 the covariance of the core alone, ``F = G' V0^-1 G`` and the solutions for the columns of G hold all that
+the likelihood, the modes and the scores need; nothing there is sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from crosslmm.blas import cross
+from crosslmm.covariance import FloatArray
+from crosslmm.engine.border import Border, Folded
+from crosslmm.engine.core import Core, CoreBlocks
+from crosslmm.engine.plan import FEWEST_PROBES, IterativeEngine, Plan
+from crosslmm.engine.probes import Probed, core_traces, read_probes, right_hand_sides, signs
+from crosslmm.engine.protocol import Effects, Marginal, Products, Templates
+from crosslmm.linalg import cg
+
+Vectors = tuple[FloatArray, ...]
+
+DATA_TOLERANCE = 1e-8
+"""Relative residual of the systems that estimates come from; what is quadratic in it is exact to rounding."""
+
+PROBE_TOLERANCE = 1e-5
+"""Relative residual of the probes' systems, far below what their number leaves uncertain."""
+
+INNER_TOLERANCE = 1e-6
+"""Relative residual of the systems of `inner`; the error of inner products is its square."""
+
+WEAK = 1e-3
+"""Squared template times information per level below which probes are not divided by the template: their noise would
+grow like its inverse."""
+
+RESOLUTION = 1e-8
+"""Deviance units; a ten-thousandth of a standard error."""
+
+MARGIN = 1.2
+"""The number of probes that would just do is taken this many times: the error is itself estimated."""
+
+MOST_AT_ONCE = 8.0
+"""The error is brought down by no more than this factor at once."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Columns of the core with their solutions.
+
+    Attributes
+    ----------
+    h_e : ndarray, shape (k_e, L_e, m)
+        ``Z_e' W w`` for each column w.
+    v : ndarray, shape (q, m)
+        ``T' (h_b - C' Psi h_e)``.
+    u, residual : ndarray, shape (q, m)
+        Approximate ``S^-1 v``, and ``v - S u``.
+    """
+
+    h_e: FloatArray
+    v: FloatArray
+    u: FloatArray
+    residual: FloatArray
+
+
+def bilinear(core: Core, a: Solved, b: Solved) -> FloatArray:
+    """``h_a' (A_core-inverse part) h_b``: what the core explains of ``w_a' W w_b``; shape (m_a, m_b).
+
+    Its error is the product of the two residuals.
+    """
+    psi_h = np.einsum("ijl,jlm->ilm", core.first.psi, b.h_e)
+    by_first = cross(a.h_e.reshape(-1, a.h_e.shape[2]), psi_h.reshape(-1, psi_h.shape[2]))
+    return by_first + cross(a.u, b.v) + cross(a.residual, b.u)
+
+
+@dataclass(frozen=True)
+class IterativeEquations:
+    """The equations of one model, split into core and border.
+
+    Attributes
+    ----------
+    plan : Plan
+    options : IterativeEngine
+    n_probes : int
+    order : tuple of int
+        Factors of the layout: the eliminated one, those solved for by conjugate gradients, those of the border.
+    core : CoreBlocks
+    border : Border
+    probes : tuple of ndarray, each (k, L, n)
+    """
+
+    plan: Plan
+    options: IterativeEngine
+    n_probes: int
+    order: tuple[int, ...]
+    core: CoreBlocks
+    border: Border
+    probes: Vectors
+
+    @property
+    def resolution(self) -> float:
+        """See `Equations.resolution`."""
+        return RESOLUTION if self.n_probes else 0.0
+
+    @property
+    def asked_error(self) -> float:
+        """See `Equations.asked_error`."""
+        return self.options.error
+
+    def sharper(self, ratio: float) -> IterativeEquations | None:
+        """See `Equations.sharper`: the error falls with the root of the number of probes."""
+        if not self.n_probes or ratio <= self.options.error:
+            return None
+        wanted = int(np.ceil(MARGIN * self.n_probes * min(ratio / self.options.error, MOST_AT_ONCE) ** 2))
+        n = min(max(wanted, self.n_probes + FEWEST_PROBES), self.options.max_probes)
+        if n <= self.n_probes:
+            return None
+        return replace(self, n_probes=n, probes=signs(self.core.shapes, n, self.options.seed))
+
+    def at(self, templates: Templates) -> IterativeSystem:
+        """See `Equations.at`."""
+        ordered = tuple(templates[f] for f in self.order)
+        n_core = 1 + len(self.core.shapes)
+        core = self.core.at(ordered[:n_core])
+        columns, probed, steps = _solve_columns(core, self.border, self.probes)
+        return IterativeSystem(self, core, ordered[n_core:], columns, probed, steps)
+
+
+def _solve_columns(core: Core, border: Border, probes: Vectors) -> tuple[Solved, Probed | None, int]:
+    """The columns of the border and the probes, solved together."""
+    if not core.blocks.n_equations:
+        nothing = np.zeros((0, border.n_columns))
+        return Solved(border.first, nothing, nothing, nothing), None, 0
+    v = core.transposed(core.reduce(border.first, border.others))
+    z = right_hand_sides(core, probes)
+    c, n = v.shape[1], z.shape[1]
+    tolerance = np.repeat([DATA_TOLERANCE, PROBE_TOLERANCE], [c, n])
+    solution = cg.solve(core.matrix, core.precondition, np.hstack([v, z]), tolerance)
+    columns = Solved(border.first, v, solution.x[:, :c], solution.residual[:, :c])
+    return columns, read_probes(core, z, solution, slice(c, None)), solution.steps
+
+
+@dataclass(frozen=True)
+class IterativeSystem:
+    """See `crosslmm.engine.protocol.System`.
+
+    Attributes
+    ----------
+    equations : IterativeEquations
+    core : Core
+    small : tuple of ndarray
+        Templates of the factors of the border.
+    columns : Solved
+        The columns of the border.
+    probed : Probed or None
+        None where nothing is sampled.
+    steps : int
+    """
+
+    equations: IterativeEquations
+    core: Core
+    small: Templates
+    columns: Solved
+    probed: Probed | None
+    steps: int
+
+    @cached_property
+    def gram(self) -> FloatArray:
+        """``F = G' V0^-1 G``; shape (c, c)."""
+        F = self.equations.border.gram - bilinear(self.core, self.columns, self.columns)
+        return 0.5 * (F + F.T)
+
+    @cached_property
+    def folded(self) -> Folded:
+        """The factors of the border taken into the covariance."""
+        return self.equations.border.fold(self.gram, self.small)
+
+    @property
+    def fixed(self) -> FloatArray:
+        """See `System.fixed`."""
+        return self.folded.fixed
+
+    @cached_property
+    def log_det(self) -> float:
+        """See `System.log_det`."""
+        sampled = 0.0 if self.probed is None else float(self.probed.log_dets.mean())
+        return self.core.first.log_det + self.folded.log_det + sampled
+
+    @cached_property
+    def log_det_error(self) -> float:
+        """See `System.log_det_error`."""
+        if self.probed is None:
+            return 0.0
+        return float(self.probed.log_dets.std(ddof=1) / np.sqrt(self.probed.log_dets.size))
+
+    @cached_property
+    def modes(self) -> Vectors:
+        """Modes of the factors b for every column of the border; each (k, L, c)."""
+        return self.core.scaled(self.columns.u)
+
+    @cached_property
+    def remainder(self) -> FloatArray:
+        """``Z_e' W (g - Z_b b)`` for every column g of the border; shape (k_e, L_e, c)."""
+        return self.core.remainder(self.equations.border.first, self.modes)
+
+    @cached_property
+    def scores(self) -> Vectors:
+        """``Z' V0^-1 G`` of the factors e, b; each (k, L, c)."""
+        first = np.einsum("ijl,jlc->ilc", self.core.outside(), self.remainder)
+        if not self.modes:
+            return (first,)
+        border = self.equations.border
+        others = self.core.reduce(border.first, border.others)
+        explained = self.core.reduced_gram(self.modes)
+        return (first, *(h - K for h, K in zip(others, explained, strict=True)))
+
+    def effects(self, beta: FloatArray) -> Effects:
+        """See `System.effects`."""
+        a = self.folded.contrast(np.append(-beta, 1.0))
+        first = np.einsum("ijl,jlc,c->il", self.core.first.psi, self.remainder, a)
+        modes = [first, *(np.einsum("klc,c->kl", b, a) for b in self.modes)]
+        scores = [np.einsum("klc,c->kl", s, a) for s in self.scores]
+        border = self.equations.border
+        modes += [-part[:, :, 0] for part in border.split(a[: border.n_effects, None])]
+        scores += [part[:, :, 0] for part in border.split((self.gram[: border.n_effects] @ a)[:, None])]
+        return Effects(self._layout_order(modes), self._layout_order(scores))
+
+    def inner(self, z: Templates) -> Products:
+        """See `System.inner`."""
+        ordered = tuple(z[f] for f in self.equations.order)
+        n_core = 1 + len(self.core.blocks.shapes)
+        zz, zg, steps = self._core_products(ordered[:n_core])
+        s = self.equations.border.join(ordered[n_core:], zz.shape[0])
+        F = self.gram[: s.shape[0]]
+        zz = zz + zg[:, : s.shape[0]] @ s + s.T @ zg[:, : s.shape[0]].T + s.T @ F[:, : s.shape[0]] @ s
+        zg = zg + s.T @ F
+        zz, zx = self.folded.project(zz, zg)
+        return Products(0.5 * (zz + zz.T), zx[:, :-1], steps)
+
+    def _core_products(self, z: Vectors) -> tuple[FloatArray, FloatArray, int]:
+        """``(Zz)' V0^-1 (Zz)`` and ``(Zz)' V0^-1 G`` for z of the factors e, b."""
+        blocks, border = self.core.blocks, self.equations.border
+        h_e = np.einsum("ijl,jlm->ilm", blocks.diagonal, z[0])
+        h_b: Vectors = ()
+        steps = 0
+        m = z[0].shape[2]
+        v = u = residual = np.zeros((0, m))
+        if blocks.coupling is not None:
+            h_e = h_e + blocks.coupling.gather(z[1:])
+            own = blocks.gram.apply(z[1:])
+            h_b = tuple(a + b for a, b in zip(own, blocks.coupling.scatter(z[0]), strict=True))
+            v = self.core.transposed(self.core.reduce(h_e, h_b))
+            solution = cg.solve(self.core.matrix, self.core.precondition, v, np.full(m, INNER_TOLERANCE))
+            u, residual, steps = solution.x, solution.residual, solution.steps
+        solved = Solved(h_e, v, u, residual)
+        zz, zg = -bilinear(self.core, solved, solved), -bilinear(self.core, solved, self.columns)
+        for part, h, g in zip(z, (h_e, *h_b), (border.first, *border.others), strict=True):
+            flat = part.reshape(-1, m)
+            zz += cross(flat, h.reshape(-1, m))
+            zg += cross(flat, g.reshape(-1, border.n_columns))
+        return zz, zg, steps
+
+    def marginal(self, *, reml: bool) -> Marginal:
+        """See `System.marginal`."""
+        R = self.folded.spread(reml=reml)
+        samples, steps = self._core_samples()
+        blocks = []
+        for sampled, scores in zip(samples, self.scores, strict=True):
+            N = np.einsum("klc,cd->kld", scores[:, :, : R.shape[0]], R)
+            blocks.append(sampled.mean(axis=0) - np.einsum("ild,jld->ij", N, N))
+        n = self.equations.n_probes
+        deviations = [(s - s.mean(axis=0))[:n] for s in samples]
+        small = self.equations.border.marginal(self.gram, R)
+        deviations += [np.zeros((n, *B.shape)) for B in small]
+        return Marginal(self._layout_order([*blocks, *small]), self._layout_order(deviations), steps)
+
+    def _core_samples(self) -> tuple[Vectors, int]:
+        """What each probe says of ``sum_l (Z' V0^-1 Z)_ll`` of the factors e, b; each (n, k, k), n = 1 if exact."""
+        if self.probed is None:
+            exact = np.einsum("ijl,jml->im", self.core.outside(), self.core.blocks.diagonal)
+            return (exact[None],), 0
+        first, others = core_traces(self.core, self.probed)
+        result, steps = [first], 0
+        for b, (T, D, plain) in enumerate(
+            zip(self.core.templates[1:], self.core.blocks.gram.diagonal, others, strict=True)
+        ):
+            weak = np.linalg.svd(T, compute_uv=False)[-1] ** 2 * np.trace(D.mean(axis=2)) < WEAK
+            sampled, more = self._weak_samples(b) if weak else (plain, 0)
+            result.append(sampled)
+            steps += more
+        return tuple(result), steps
+
+    def _weak_samples(self, b: int) -> tuple[FloatArray, int]:
+        """`_core_samples` of one factor whose template cannot be divided by: ``(Zr)' V0^-1 (Zr)`` for signs r."""
+        r = self.equations.probes[b]
+        k, _, n = r.shape
+        A = self.core.blocks.diagonal
+        shapes = ((A.shape[0], A.shape[2]), *self.core.blocks.shapes)
+        z = [np.zeros((*shape, k * n)) for shape in shapes]
+        for i in range(k):
+            z[1 + b][i, :, i * n : (i + 1) * n] = r[0]
+        zz, _, steps = self._core_products(tuple(z))
+        same = zz.reshape(k, n, k, n)
+        return np.einsum("injn->nij", same), steps
+
+    def _layout_order(self, parts: list[FloatArray]) -> Templates:
+        """Parts in the order of the equations, in the order of the layout."""
+        order = self.equations.order
+        return tuple(parts[order.index(f)] for f in range(len(parts)))
