@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks import simulate
+from benchmarks import ratings, simulate
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,36 @@ PROBLEMS: dict[str, Problem] = {
             factors=("user", "item"),
             covariates=("x",),
             data=lambda: simulate.ratings(1_000_209, users=6_040, items=3_706, seed=20_030),
+        ),
+        Problem(
+            name="ratings_1m_movielens",
+            about="1,000,000 simulated ratings, 6,040 users x 3,706 films, spread as in MovieLens 25M",
+            response="rating",
+            fixed="1 + x",
+            random=_intercepts("user", "film"),
+            factors=("user", "film"),
+            covariates=("x",),
+            data=lambda: ratings.frame(ratings.SIZES["1M"], seed=20_033, shape="movielens"),
+        ),
+        Problem(
+            name="trials",
+            about="200,000 simulated trials, 2,000 subjects x 400 items x 60 raters, slopes of subjects",
+            response="y",
+            fixed="1 + x",
+            random=(RandomTerm("1 + x", "subject"), *_intercepts("item", "rater")),
+            factors=("subject", "item", "rater"),
+            covariates=("x",),
+            data=lambda: simulate.trials(200_000, subjects=2_000, items=400, raters=60, seed=20_034),
+        ),
+        Problem(
+            name="flights",
+            about="300,000 simulated departures, 4,000 aircraft x 100 airports x 16 carriers, aircraft nearly nested",
+            response="delay",
+            fixed="1 + hour",
+            random=_intercepts("tail", "airport", "carrier"),
+            factors=("tail", "airport", "carrier"),
+            covariates=("hour",),
+            data=lambda: simulate.flights(300_000, tails=4_000, airports=100, carriers=16, seed=20_035),
         ),
         Problem(
             name="nested_1m",

@@ -41,7 +41,7 @@ def write(path: Path, chunks: Iterable[pd.DataFrame], rows: int, order: str, see
         for chunk in mixed(chunks, parts, seed) if order == "random" else chunks:
             table = pa.Table.from_pandas(chunk, schema=schema, preserve_index=False)
             writer.write_table(table, row_group_size=2 * BLOCK_ROWS)
-    unfinished.rename(path)
+    unfinished.replace(path)
 
 
 def mixed(chunks: Iterable[pd.DataFrame], parts: int, seed: int) -> Iterator[pd.DataFrame]:

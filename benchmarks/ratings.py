@@ -2,8 +2,9 @@
 
     python -m benchmarks.ratings [--size 25M] [--shape movielens] [--seed 1] [--out FILE] [--order random]
 
-prints the shape of the data beside that of MovieLens 25M, and writes them as Parquet if a file is named. No pair of user and
-film occurs twice, and every user and every film occurs. A seed gives the same rows whatever the size of the chunks.
+prints the shape of the data beside that of MovieLens 25M, and writes them as Parquet if a file is named. No pair of
+user and film occurs twice, and every user and every film occurs. A seed gives the same rows whatever the size of the
+chunks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 
 from benchmarks.shapes import SHAPES, Shape
 
+ORDERS = ("users", "random")  # of the rows in a file: as they are made, or all mixed
 FORMULA = "rating ~ x + (1 | user) + (1 | film)"
 BLOCK_ROWS = 1_000_000  # rows drawn at once, at least: whole users, as many as it takes
 CHEAP = 2  # a round of drawing costs as much as so many exponential variables for each pair found
@@ -157,8 +159,8 @@ def _draw(
 ) -> np.ndarray:
     """Different films for every user, as ``(user - first) * films + film``; shape (rows,).
 
-    Films are drawn one after the other by their weights, and again when the user has them. Where that would take long, for
-    the few who rate a large part of all films, the same distribution is drawn at once: the smallest of exponential
+    Films are drawn one after the other by their weights, and again when the user has them. Where that would take long,
+    for the few who rate a large part of all films, the same distribution is drawn at once: the smallest of exponential
     variables with the weights as rates (Efraimidis, Spirakis 2006, Inf. Process. Lett. 97).
     """
     films = cumulative.shape[1]
@@ -214,7 +216,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--shape", choices=SHAPES, default="movielens")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="Parquet file to write")
-    parser.add_argument("--order", choices=("users", "random"), default="users", help="of the rows in the file")
+    parser.add_argument("--order", choices=ORDERS, default="users", help="of the rows in the file")
     return parser.parse_args(arguments)
 
 

@@ -12,4 +12,14 @@ Each imports its library inside its functions, and has
 lme4 is the exception: its module gives the command that runs ``lme4.R``, which prints what `benchmarks.child` prints.
 """
 
-LIBRARIES = ("crosslmm", "lme4", "mixedlm", "interlace", "lme_python", "gpboost", "statsmodels", "mixedlm_rs")
+LIBRARIES = (
+    "crosslmm",
+    "lme4",
+    "mixedlm",
+    "interlace",
+    "lme_python",
+    "gpboost",
+    "gpboost_iterative",
+    "statsmodels",
+    "mixedlm_rs",
+)

@@ -25,14 +25,14 @@ def version() -> str:
     return gpboost.__version__
 
 
-def fitter(problem: Problem, data: pd.DataFrame) -> Callable[[], float]:
+def fitter(problem: Problem, data: pd.DataFrame, method: str = "cholesky") -> Callable[[], float]:
     import gpboost
     from formulaic import model_matrix
 
     def fit() -> float:
         fixed = model_matrix(problem.fixed, data).to_numpy(float)
         groups = data[list(problem.groups)].astype(str).to_numpy()
-        model = gpboost.GPModel(group_data=groups, likelihood="gaussian", matrix_inversion_method="cholesky")
+        model = gpboost.GPModel(group_data=groups, likelihood="gaussian", matrix_inversion_method=method)
         model.fit(y=data[problem.response].to_numpy(float), X=fixed)
         return 2.0 * model.get_current_neg_log_likelihood()
 
