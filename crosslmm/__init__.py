@@ -14,7 +14,7 @@ from crosslmm.errors import (
     RankDeficiencyWarning,
     ResourceError,
 )
-from crosslmm.model import MixedLM, lmer, mixedlm
+from crosslmm.model import MixedLM, accumulate, lmer, mixedlm
 from crosslmm.results import MixedLMResults
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "Plan",
     "RankDeficiencyWarning",
     "ResourceError",
+    "accumulate",
     "datasets",
     "lmer",
     "mixedlm",

@@ -92,6 +92,8 @@ class CrossProducts:
         ``Z_f' W [X, y]``.
     fixed : ndarray, shape (p + 1, p + 1)
         ``[X, y]' W [X, y]``.
+    n_dropped : int
+        Rows left out because of a missing value.
     """
 
     layout: Layout
@@ -101,6 +103,7 @@ class CrossProducts:
     pairs: tuple[tuple[int, int, PairBlock], ...]
     border: tuple[FloatArray, ...]
     fixed: FloatArray
+    n_dropped: int = 0
 
     def restrict(self, factor: int) -> CrossProducts:
         """Cross-products of the model with the terms of one factor only."""
@@ -121,13 +124,15 @@ class CrossProducts:
             n=self.n + other.n,
             sum_log_weights=self.sum_log_weights + other.sum_log_weights,
             diagonal=tuple(a + b for a, b in zip(self.diagonal, other.diagonal, strict=True)),
-            pairs=tuple((f, g, _add_pairs(a, b)) for (f, g, a), (_, _, b) in zip(self.pairs, other.pairs, strict=True)),
+            pairs=tuple((f, g, add_pairs(a, b)) for (f, g, a), (_, _, b) in zip(self.pairs, other.pairs, strict=True)),
             border=tuple(a + b for a, b in zip(self.border, other.border, strict=True)),
             fixed=self.fixed + other.fixed,
+            n_dropped=self.n_dropped + other.n_dropped,
         )
 
 
-def _add_pairs(a: PairBlock, b: PairBlock) -> PairBlock:
+def add_pairs(a: PairBlock, b: PairBlock) -> PairBlock:
+    """Sum of two blocks over the same levels."""
     rows = np.concatenate([a.rows(), b.rows()])
     cols = np.concatenate([a.indices, b.indices])
     n_cols = int(cols.max(initial=-1)) + 1

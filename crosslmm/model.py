@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.design import Design, accumulate, build_design
+from crosslmm.design.rows import ModelRows, Progress
 from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
 from crosslmm.errors import ConvergenceWarning, ModelError, warn
 from crosslmm.fit import Iteration
 from crosslmm.formula import MixedFormula, parse
 from crosslmm.results import MixedLMResults
+from crosslmm.sources import WithoutRows, read_model
 
 if TYPE_CHECKING:
     from crosslmm.engine.protocol import Equations
@@ -39,12 +40,12 @@ class MixedLM:
     Attributes
     ----------
     formula : MixedFormula
-    design : Design
-        The rows used: response, columns, levels, weights, offset.
+    design : ModelRows
+        The rows used: a `Design` of those in memory, or what is known of those in a source or given as cross-products.
     """
 
     formula: MixedFormula
-    design: Design
+    design: ModelRows
 
     @classmethod
     def from_formula(
@@ -56,23 +57,29 @@ class MixedLM:
         offset: Any = None,
         missing: str = "drop",
         context: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> MixedLM:
-        """Model from a formula and a table.
+        """Model from a formula and a table or another source of rows.
 
         Parameters
         ----------
         formula : str
             ``"y ~ x + (1 + x | g) + (1 | h)"``: an ordinary formulaic formula with lme4's random-effects terms.
-        data : pandas, polars or pyarrow table, or dict of columns
-            Never modified.
+        data : table, path, list, callable or dask DataFrame
+            A pandas, polars or pyarrow table or a dict of columns, never modified. Or rows that come in batches and are
+            read twice: the path of a Parquet file or of a directory of such files, a list of paths, a list of tables,
+            a callable that returns a new iterator over tables each time, a dask DataFrame.
         weights : str or array, optional
-            Prior weights w: the residual variance of row i is ``sigma^2 / w_i`` (as lme4).
+            Prior weights w: the residual variance of row i is ``sigma^2 / w_i`` (as lme4). Rows in batches need the
+            name of a column.
         offset : str or array, optional
-            A known part of the response, in its units.
+            A known part of the response, in its units; as `weights`.
         missing : {"drop", "raise"}
             What to do with rows that miss a value in any column used.
         context : mapping, optional
             Further names (functions, constants) that the formula may use.
+        progress : callable, optional
+            Called with the name of a phase, the rows done and the rows in all (or None) while rows in batches are read.
 
         Raises
         ------
@@ -89,8 +96,32 @@ class MixedLM:
             Fixed-effects columns were dropped as combinations of others.
         """
         parsed = parse(formula)
-        design = build_design(parsed, data, weights=weights, offset=offset, missing=missing, context=context)
+        design = read_model(
+            parsed, data, weights=weights, offset=offset, missing=missing, context=context, progress=progress
+        )
         return cls(parsed, design)
+
+    @classmethod
+    def from_crossproducts(cls, xp: CrossProducts) -> MixedLM:
+        """Model from the cross-products of rows that are elsewhere (see `crosslmm.accumulate`).
+
+        It is fitted like any other; only fitted values and residuals, which need rows, are refused.
+
+        Parameters
+        ----------
+        xp : CrossProducts
+
+        Raises
+        ------
+        ModelError
+            `xp` is something else, or does not know its formula.
+        """
+        if not isinstance(xp, CrossProducts):
+            kind = type(xp).__name__
+            raise ModelError(f"cross-products come from crosslmm.accumulate(formula, source), and are no {kind}")
+        if not xp.layout.formula:
+            raise ModelError("these cross-products hold no formula; crosslmm.accumulate(formula, source) makes such as do")
+        return cls(parse(xp.layout.formula), WithoutRows(xp))
 
     def fit(
         self,
@@ -177,7 +208,7 @@ class MixedLM:
     @cached_property
     def crossproducts(self) -> CrossProducts:
         """All that estimation needs of the rows."""
-        return accumulate(self.design)
+        return self.design.crossproducts()
 
     @cached_property
     def _default_equations(self) -> Equations:
@@ -222,6 +253,7 @@ def lmer(
     offset: Any = None,
     missing: str = "drop",
     context: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
     engine: str | Engine = "auto",
     start: Any = None,
     verbose: bool = False,
@@ -230,7 +262,7 @@ def lmer(
 
     Parameters
     ----------
-    formula, data, weights, offset, missing, context
+    formula, data, weights, offset, missing, context, progress
         See `MixedLM.from_formula`.
     reml, engine, start, verbose
         See `MixedLM.fit`.
@@ -247,11 +279,40 @@ def lmer(
     {'Intercept': 251.405, 'Days': 10.467}
     """
     _engine_options(engine)
-    model = MixedLM.from_formula(formula, data, weights=weights, offset=offset, missing=missing, context=context)
+    model = MixedLM.from_formula(
+        formula, data, weights=weights, offset=offset, missing=missing, context=context, progress=progress
+    )
     return model.fit(reml, engine=engine, start=start, verbose=verbose)
 
 
 mixedlm = MixedLM.from_formula
+
+
+def accumulate(
+    formula: str,
+    source: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    missing: str = "drop",
+    context: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> CrossProducts:
+    """All that a fit needs of the rows of a source, to be kept, sent or fitted with `MixedLM.from_crossproducts`.
+
+    Parameters
+    ----------
+    formula, source, weights, offset, missing, context, progress
+        See `MixedLM.from_formula`.
+
+    Returns
+    -------
+    CrossProducts
+    """
+    model = MixedLM.from_formula(
+        formula, source, weights=weights, offset=offset, missing=missing, context=context, progress=progress
+    )
+    return model.crossproducts
 
 
 def _engine_options(engine: str | Engine) -> Engine | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from crosslmm.blas import times
-from crosslmm.design.rows import Design
+from crosslmm.design.rows import Predicted, Progress
 from crosslmm.fit import Fit
 from crosslmm.report.content import ReportContent
 from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
+from crosslmm.sources.write import write_batches
 
 if TYPE_CHECKING:
     from crosslmm.model import MixedLM
@@ -201,20 +203,71 @@ class MixedLMResults:
 
     @cached_property
     def fittedvalues(self) -> pd.Series:
-        """``offset + X beta + Z b`` of every row used, indexed like the data."""
-        design = self._design
-        fitted = times(design.X, self.estimates.beta[:, None])[:, 0]
-        if design.offset is not None:
-            fitted = fitted + design.offset
-        for codes, Z, modes in zip(design.codes, design.Z, self.estimates.modes, strict=True):
-            for j in range(Z.shape[1]):
-                fitted = fitted + Z[:, j] * modes[codes, j]
-        return pd.Series(fitted, index=design.row_labels, name="fittedvalues")
+        """``offset + X beta + Z b`` of every row used.
+
+        Indexed like a table in memory, and by the number of the row in any other source (which is read once more).
+        """
+        return self._row_values("fittedvalues", lambda rows: rows.fitted)
 
     @cached_property
     def resid(self) -> pd.Series:
         """Response minus `fittedvalues`."""
-        return pd.Series(self._design.y - self.fittedvalues.to_numpy(), index=self._design.row_labels, name="resid")
+        return self._row_values("resid", lambda rows: rows.y - rows.fitted)
+
+    def fitted_batches(self, progress: Progress | None = None) -> Iterator[pd.DataFrame]:
+        """Fitted values and residuals batch by batch, in the order of the rows; those of a table in memory at once.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the name of the phase, the rows done and the rows in all (None where nobody knows).
+
+        Yields
+        ------
+        DataFrame
+            Columns fitted and resid, indexed as `fittedvalues`.
+
+        Raises
+        ------
+        ModelError
+            The model was made from cross-products and has no rows.
+        """
+        for rows in self._predictions(progress):
+            yield pd.DataFrame({"fitted": rows.fitted, "resid": rows.y - rows.fitted}, index=rows.index)
+
+    def write_fitted(self, path: str | Path, progress: Progress | None = None) -> None:
+        """Write fitted values and residuals to a Parquet file, batch by batch.
+
+        The file has the columns row (label of the row), fitted and resid, and appears when it is complete.
+
+        Parameters
+        ----------
+        path : str or Path
+            Replaced if it exists.
+        progress : callable, optional
+            As in `fitted_batches`.
+
+        Raises
+        ------
+        ModelError
+            The model was made from cross-products and has no rows.
+        DataError
+            pyarrow is not installed, or the file cannot be written.
+        """
+        write_batches(Path(path), (batch.reset_index(names="row") for batch in self.fitted_batches(progress)))
+
+    def _row_values(self, name: str, of: Callable[[Predicted], np.ndarray]) -> pd.Series:
+        values = np.empty(self.nobs)
+        labels, start = [], 0
+        for rows in self._predictions():
+            values[start : start + rows.y.size] = of(rows)
+            labels.append(rows.index)
+            start += rows.y.size
+        index = labels[0].append(labels[1:]) if len(labels) > 1 else labels[0]
+        return pd.Series(values, index=index, name=name)
+
+    def _predictions(self, progress: Progress | None = None) -> Iterator[Predicted]:
+        return self.model.design.predictions(self.estimates.beta, self.estimates.modes, progress)
 
     @property
     def nobs(self) -> int:
@@ -224,16 +277,12 @@ class MixedLMResults:
     @property
     def n_dropped(self) -> int:
         """Rows left out because of a missing value."""
-        return self._design.n_dropped
+        return self.model.design.n_dropped
 
     @property
     def df_resid(self) -> int:
         """Rows used minus fixed effects."""
         return self.nobs - self.estimates.beta.size
-
-    @property
-    def _design(self) -> Design:
-        return self.model.design
 
     # --- the fit itself --------------------------------------------------------------------------
 
@@ -287,8 +336,8 @@ class MixedLMResults:
                 formula=self.formula,
                 fit=self.estimates,
                 n_dropped=self.n_dropped,
-                weighted=self._design.weights is not None,
-                offset=self._design.offset is not None,
+                weighted=self.estimates.layout.weighted,
+                offset=self.estimates.layout.offset,
                 aic=self.aic,
                 bic=self.bic,
                 varcorr=self.varcorr,
@@ -297,11 +346,15 @@ class MixedLMResults:
             )
         )
 
-    def _scaled_resid(self) -> np.ndarray:
-        """Residuals over sigma, weighted; shape (n,)."""
-        resid = self.resid.to_numpy() / self.sigma
-        weights = self._design.weights
-        return resid if weights is None else resid * np.sqrt(weights)
+    def _scaled_resid(self) -> np.ndarray | None:
+        """Residuals over sigma, weighted; shape (n,). None where the rows are not at hand."""
+        if self.model.design.streamed:
+            return None
+        parts = []
+        for rows in self._predictions():
+            resid = (rows.y - rows.fitted) / self.sigma
+            parts.append(resid if rows.weights is None else resid * np.sqrt(rows.weights))
+        return np.concatenate(parts)
 
     def __repr__(self) -> str:
         return self.summary().as_text()

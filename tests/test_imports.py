@@ -15,8 +15,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "crosslmm"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 WAIST = ["errors", "covariance", "blas", "layout", "crossproducts"]
-DATA = ["formula", "design"]
-NUMERICS = ["boundary", "quadratic", "optimize", "linalg", "engine", "fit", "objective", "start", "estimate"]
+DATA = ["formula", "design", "sources"]
+NUMERICS = [
+    "boundary",
+    "quadratic",
+    "optimize",
+    "precision",
+    "linalg",
+    "engine",
+    "fit",
+    "objective",
+    "start",
+    "estimate",
+]
 TOP = ["datasets", "report", "results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
@@ -39,6 +50,7 @@ THIRD_PARTY = {
     "crossproducts": {"numpy", "scipy"},
     "formula": {"formulaic"},
     "design": {"numpy", "scipy", "pandas", "formulaic", "narwhals"},
+    "sources": {"numpy", "pandas", "formulaic", "pyarrow", "dask"},
     "linalg": {"numpy", "scipy", "numba"},
     **{part: {"numpy", "scipy"} for part in NUMERICS if part != "linalg"},
     "datasets": {"pandas"},

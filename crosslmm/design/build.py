@@ -68,11 +68,7 @@ def build_design(
     RankDeficiencyWarning
         Fixed-effects columns were dropped as combinations of others.
     """
-    if missing not in ("drop", "raise"):
-        raise DataError(f"missing must be 'drop' or 'raise', not {missing!r}")
-    if context is not None and not isinstance(context, Mapping):
-        raise DataError(f"context must be a dict of names and what they stand for, not {type(context).__name__}")
-    context = context or {}
+    context = check_options(missing, context)
     extra = [name for name in (weights, offset) if isinstance(name, str)]
     read_by_formulaic = used_columns(formula, column_names(data), context)
     grouping = [name for term in formula.random for name in term.grouping]
@@ -110,6 +106,15 @@ def build_design(
         random_specs=tuple(random.columns[text].spec for text in arrangement.term_texts),
         groupings=arrangement.names,
     )
+
+
+def check_options(missing: str, context: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The context, once it and `missing` are what they may be."""
+    if missing not in ("drop", "raise"):
+        raise DataError(f"missing must be 'drop' or 'raise', not {missing!r}")
+    if context is not None and not isinstance(context, Mapping):
+        raise DataError(f"context must be a dict of names and what they stand for, not {type(context).__name__}")
+    return context or {}
 
 
 def layout_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,15 @@ class CompleteRows:
     weights, offset : ndarray, shape (n,), or None
     n_dropped : int
         Rows left out.
+    missing : dict of str to int
+        Columns that miss values, and in how many rows.
     """
 
     frame: pd.DataFrame
     weights: FloatArray | None
     offset: FloatArray | None
     n_dropped: int
+    missing: Mapping[str, int]
 
 
 def complete_rows(frame: pd.DataFrame, weights: Any, offset: Any, missing: str) -> CompleteRows:
@@ -57,20 +60,33 @@ def complete_rows(frame: pd.DataFrame, weights: Any, offset: Any, missing: str) 
     DataError
         Values are missing and may not be; no row is complete; weights or offset are no proper numbers.
     """
+    rows = complete_part(frame, weights, offset, missing)
+    check_any_complete(len(rows.frame), rows.missing)
+    return replace(rows, frame=settle(rows.frame))
+
+
+def check_any_complete(n: int, missing: Mapping[str, int]) -> None:
+    """Refuse data without a complete row."""
+    if n == 0:
+        raise DataError(f"every row misses a value; missing in columns (rows): {_counts(missing)}")
+
+
+def complete_part(frame: pd.DataFrame, weights: Any, offset: Any, missing: str) -> CompleteRows:
+    """`complete_rows` of a part of the data, which may have none; dtypes stay as they are."""
     given = {"weights": weights, "offset": offset}
-    values = {what: _row_values(value, what, frame) for what, value in given.items()}
+    values = {what: row_values(value, what, frame) for what, value in given.items()}
     columns: dict[str, Any] = {name: frame[name] for name in frame.columns}
     columns.update({what: values[what] for what, value in given.items() if not isinstance(value, str)})
-    keep = _complete(columns, missing)
+    keep, counts = _complete(columns, missing)
     if keep is not None:
         frame = frame[keep]
         values = {what: None if value is None else value[keep] for what, value in values.items()}
     _check_values(values["weights"], values["offset"])
     n_dropped = 0 if keep is None else int(keep.size - keep.sum())
-    return CompleteRows(settle(frame), values["weights"], values["offset"], n_dropped)
+    return CompleteRows(frame, values["weights"], values["offset"], n_dropped, counts)
 
 
-def _row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
+def row_values(values: Any, what: str, frame: pd.DataFrame) -> FloatArray | None:
     """Weights or offset as floats, one per row of the data; missing values are nan."""
     if values is None:
         return None
@@ -117,25 +133,28 @@ def _plain_numbers(values: Any, what: str) -> FloatArray:
     return array.astype(np.float64, copy=False)
 
 
-def _complete(columns: Mapping[str, Any], missing: str) -> NDArray[np.bool_] | None:
-    """Which rows have a value in every column; None when all have."""
+def _counts(missing: Mapping[str, int]) -> str:
+    return ", ".join(f"{name!r} ({count})" for name, count in missing.items())
+
+
+def _complete(columns: Mapping[str, Any], missing: str) -> tuple[NDArray[np.bool_] | None, dict[str, int]]:
+    """Which rows have a value in every column (None when all have), and how many miss one in each."""
     flags = {name: missing_rows(values) for name, values in columns.items() if values is not None}
     found = {name: flag for name, flag in flags.items() if flag is not None}
     if not found:
-        return None
-    counts = ", ".join(f"{name!r} ({int(flag.sum())})" for name, flag in found.items())
+        return None, {}
+    counts = {name: int(flag.sum()) for name, flag in found.items()}
     if missing == "raise":
-        raise DataError(f"values are missing in columns (rows): {counts}; drop or fill them, or pass missing='drop'")
-    keep: NDArray[np.bool_] = ~np.logical_or.reduce(list(found.values()))
-    if not keep.any():
-        raise DataError(f"every row misses a value; missing in columns (rows): {counts}")
-    return keep
+        raise DataError(
+            f"values are missing in columns (rows): {_counts(counts)}; drop or fill them, or pass missing='drop'"
+        )
+    return ~np.logical_or.reduce(list(found.values())), counts
 
 
 def _check_values(weights: FloatArray | None, offset: FloatArray | None) -> None:
     if offset is not None:
         check_finite(offset[:, None], ("offset",), "the offset")
-    if weights is not None:
+    if weights is not None and weights.size:
         bad = int(np.sum(~(np.isfinite(weights) & (weights > 0.0))))
         if not bad and (weights.max() > LARGEST_WEIGHT or weights.min() < 1.0 / LARGEST_WEIGHT):
             raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,27 @@ def materialize(formula: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
     except Exception as error:  # the formula may call any function
         piece = _failing_piece(parsed, frame, context) or formula
         raise DataError(f"'{piece}' cannot be evaluated on these data: {plain(error)}") from error
+
+
+def materialize_again(specs: Sequence[ModelSpec], frame: pd.DataFrame, context: Mapping[str, Any]) -> list[Any]:
+    """Model matrices of other rows, encoded as those that the specifications were learned from.
+
+    Raises
+    ------
+    DataError
+        A piece of a formula cannot be evaluated on these rows.
+    """
+    materializer = PandasMaterializer(frame, context=context)  # keeps the factors that several matrices share
+    made = []
+    for spec in specs:
+        try:
+            with np.errstate(all="ignore"):
+                made.append(materializer.get_model_matrix(spec))
+        except MemoryError:
+            raise
+        except Exception as error:  # as in `materialize`
+            raise DataError(f"'{spec.formula}' cannot be evaluated on these data: {plain(error)}") from error
+    return made
 
 
 def _materialize(formula: Any, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:

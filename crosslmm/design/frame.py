@@ -36,6 +36,15 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
     DataError
         `data` is no table, has no rows, lacks a column or has it twice, or its columns differ in length.
     """
+    frame = read_columns(data, names)
+    if len(frame) == 0:
+        raise DataError("the data have no rows")
+    return frame
+
+
+def read_columns(data: Any, names: Iterable[str]) -> pd.DataFrame:
+    """`read_frame` of a table that may have no rows."""
+    names = list(names)
     check_names(names, column_names(data))
     if isinstance(data, pd.DataFrame):
         series = {name: _one_column(data, name) for name in names}
@@ -50,8 +59,6 @@ def read_frame(data: Any, names: Iterable[str]) -> pd.DataFrame:
         index = pd.RangeIndex(len(next(iter(series.values()))))
     else:
         series, index = _read_foreign(data, names)
-    if len(index) == 0:
-        raise DataError("the data have no rows")
     return pd.DataFrame(series, index=index, copy=False)
 
 
@@ -159,10 +166,11 @@ def missing_rows(column: pd.Series | NDArray[np.float64]) -> NDArray[np.bool_] |
 
 def settle(frame: pd.DataFrame) -> pd.DataFrame:
     """A complete frame in dtypes that formulaic knows: numbers as numpy's, text as text, no unused categories."""
-    return pd.DataFrame({name: _settle_column(frame[name]) for name in frame.columns}, index=frame.index, copy=False)
+    return pd.DataFrame({name: settle_column(frame[name]) for name in frame.columns}, index=frame.index, copy=False)
 
 
-def _settle_column(column: pd.Series) -> pd.Series:
+def settle_column(column: pd.Series) -> pd.Series:
+    """A complete column in a dtype that formulaic knows."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         used = np.bincount(column.cat.codes.to_numpy(), minlength=len(dtype.categories)) > 0

@@ -95,12 +95,17 @@ def _factorize_mixed(values: Any, name: Any) -> tuple[NDArray[np.intp], NDArray[
     try:
         codes, uniques = pd.factorize(values)
     except TypeError as error:
-        kind = next((type(value).__name__ for value in values if isinstance(value, UNHASHABLE)), "unhashable values")
-        raise DataError(
-            f"the grouping column {name!r} holds values that cannot be levels ({kind}); make them text or numbers first"
-        ) from error
+        raise no_levels(values, name) from error
     order = np.argsort([str(value) for value in uniques], kind="stable")
     return np.argsort(order)[codes], np.asarray(uniques, dtype=object)[order]
+
+
+def no_levels(values: Any, name: Any) -> DataError:
+    """The refusal of values that cannot be told apart by hashing."""
+    kind = next((type(value).__name__ for value in values if isinstance(value, UNHASHABLE)), "unhashable values")
+    return DataError(
+        f"the grouping column {name!r} holds values that cannot be levels ({kind}); make them text or numbers first"
+    )
 
 
 def _whole(uniques: NDArray[np.float64], name: Any) -> NDArray[Any]:

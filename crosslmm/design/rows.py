@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from numpy.typing import NDArray
 
+from crosslmm.blas import times
 from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
 from crosslmm.layout import Layout
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with the name of a phase, the rows done, and the rows in all (None where nobody knows)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,87 @@ class Rows:
     def target(self) -> FloatArray:
         """Response without its known part; shape (n,)."""
         return self.y if self.offset is None else self.y - self.offset
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Fitted values of some rows.
+
+    Attributes
+    ----------
+    index : pandas.Index
+        Labels of the rows.
+    y, fitted : ndarray, shape (n,)
+        Response, and ``offset + X beta + Z b``.
+    weights : ndarray, shape (n,), or None
+    """
+
+    index: pd.Index
+    y: FloatArray
+    fitted: FloatArray
+    weights: FloatArray | None
+
+
+def predicted(index: pd.Index, rows: Rows, X: FloatArray, beta: FloatArray, modes: Sequence[FloatArray]) -> Predicted:
+    """Fitted values of rows.
+
+    Parameters
+    ----------
+    index : pandas.Index
+    rows : Rows
+    X : ndarray, shape (n, p)
+        The fixed-effects columns that are kept.
+    beta : ndarray, shape (p,)
+    modes : sequence of ndarray, each (L, k)
+        Conditional modes, one array per factor.
+    """
+    fitted = times(X, beta[:, None])[:, 0]
+    if rows.offset is not None:
+        fitted = fitted + rows.offset
+    for codes, Z, b in zip(rows.codes, rows.Z, modes, strict=True):
+        for j in range(Z.shape[1]):
+            fitted = fitted + Z[:, j] * b[codes, j]
+    return Predicted(index, rows.y, fitted, rows.weights)
+
+
+class ModelRows(Protocol):
+    """The rows of a model, wherever they are."""
+
+    @property
+    def layout(self) -> Layout:
+        """What every column means."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Rows used."""
+        ...
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of a missing value."""
+        ...
+
+    @property
+    def streamed(self) -> bool:
+        """Whether predictions read the rows again, or cannot."""
+        ...
+
+    def crossproducts(self) -> CrossProducts:
+        """All that estimation needs of the rows."""
+        ...
+
+    def predictions(
+        self, beta: FloatArray, modes: Sequence[FloatArray], progress: Progress | None = None
+    ) -> Iterator[Predicted]:
+        """Fitted values, in batches.
+
+        Raises
+        ------
+        ModelError
+            There are no rows.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +174,23 @@ class Design:
     fixed_kept: NDArray[np.intp]
     random_specs: tuple[ModelSpec, ...]
     groupings: tuple[tuple[str, ...], ...]
+
+    @property
+    def streamed(self) -> bool:
+        """No: the rows are at hand."""
+        return False
+
+    def crossproducts(self) -> CrossProducts:
+        """All that estimation needs of the rows."""
+        from crosslmm.design.accumulate import accumulate
+
+        return replace(accumulate(self), n_dropped=self.n_dropped)
+
+    def predictions(
+        self, beta: FloatArray, modes: Sequence[FloatArray], progress: Progress | None = None
+    ) -> Iterator[Predicted]:
+        """Fitted values of all rows, at once."""
+        yield predicted(self.row_labels, self.rows(), self.X, beta, modes)
 
     @property
     def fixed_names(self) -> tuple[str, ...]:

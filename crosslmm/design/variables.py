@@ -69,18 +69,65 @@ def column_uses(formula: MixedFormula) -> tuple[set[str], set[str]]:
                 plain.add(factor.expr)
             elif factor.eval_method is Factor.EvalMethod.PYTHON:
                 tree, aliases = _python_tree(factor.expr)
-                coded = {
-                    id(node.args[0])
-                    for node in ast.walk(tree)
-                    if isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Name)
-                    and node.func.id in CODING
-                    and node.args
-                }
+                coded = {id(name) for name in _coded(tree)}
                 for node in ast.walk(tree):
                     if isinstance(node, ast.Name):
                         (categories if id(node) in coded else numbers).add(aliases.get(node.id, node.id))
     return plain, categories - numbers - plain
+
+
+def coded_columns(formula: MixedFormula) -> set[str]:
+    """Names of the columns that stand in ``C(name)`` or the like."""
+    names = set()
+    for text in _texts(formula):
+        for factor in _factors(text):
+            if factor.eval_method is Factor.EvalMethod.PYTHON:
+                tree, aliases = _python_tree(factor.expr)
+                names |= {aliases.get(node.id, node.id) for node in _coded(tree)}
+    return names
+
+
+def is_coded_column(expression: str) -> bool:
+    """Whether a piece of a formula is a column by itself or ``C(column, ...)``."""
+    tree, _ = _python_tree(expression)
+    return isinstance(tree.body, ast.Name) or tree.body in [call for call, _ in _coded_calls(tree)]
+
+
+def called_names(formula: MixedFormula) -> dict[str, str]:
+    """Functions that a formula calls by a bare name, and the piece of the formula that does so."""
+    calls = {}
+    for text in _texts(formula):
+        for factor in _factors(text):
+            if factor.eval_method is Factor.EvalMethod.PYTHON:
+                tree, _ = _python_tree(factor.expr)
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                        calls[node.func.id] = factor.expr
+    return calls
+
+
+def computed_pieces(formula: MixedFormula) -> list[str]:
+    """Pieces of a formula that Python computes, in order, without ``C(column)``."""
+    return list(
+        dict.fromkeys(
+            factor.expr
+            for text in _texts(formula)
+            for factor in _factors(text)
+            if factor.eval_method is Factor.EvalMethod.PYTHON and not is_coded_column(factor.expr)
+        )
+    )
+
+
+def _coded_calls(tree: ast.Expression) -> Iterator[tuple[ast.Call, ast.Name]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CODING and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Name):
+                yield node, first
+
+
+def _coded(tree: ast.Expression) -> list[ast.Name]:
+    return [name for _, name in _coded_calls(tree)]
 
 
 def _texts(formula: MixedFormula) -> tuple[str, ...]:

@@ -110,7 +110,11 @@ def _likelihood(content: ReportContent) -> Table:
     return Table("", header, (tuple(numbers.with_decimals(value, 3) for value in values),))
 
 
-def _residuals(resid: np.ndarray) -> Table:
+def _residuals(resid: np.ndarray | None) -> Table:
+    if resid is None:
+        return Table(
+            "Scaled residuals: rows are not in memory; see fit.fitted_batches() and fit.write_fitted(path)", (), ()
+        )
     values = np.quantile(resid, list(QUANTILES.values()))
     return Table("Scaled residuals", tuple(QUANTILES), (tuple(numbers.with_decimals(v, 3) for v in values),))
 

@@ -29,8 +29,8 @@ class ReportContent:
         Columns group, name1, name2, vcov, sdcor.
     coefficients : DataFrame
         One row per fixed effect; columns estimate, std. error, z, P>|z|, lower and upper end of the 95% interval.
-    resid : ndarray, shape (n,)
-        Residuals over sigma.
+    resid : ndarray, shape (n,), or None
+        Residuals over sigma; None where the rows are not at hand.
     """
 
     formula: str
@@ -42,4 +42,4 @@ class ReportContent:
     bic: float
     varcorr: pd.DataFrame
     coefficients: pd.DataFrame
-    resid: np.ndarray
+    resid: np.ndarray | None

@@ -1,0 +1,84 @@
+"""A dask DataFrame as a source: each partition is reduced where it lives, results are added as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from crosslmm.errors import CrosslmmError, DataError
+from crosslmm.sources.local import fold, numbered, sliced
+from crosslmm.sources.protocol import Add, Batch, Make, reading
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The partitions of a dask DataFrame."""
+
+    frame: Any
+
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return [name for name in self.frame.columns if isinstance(name, str)]
+
+    def n_rows(self) -> None:
+        """Unknown: partitions are not computed to be counted."""
+        return None
+
+    def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
+        """Partitions, computed one after the other."""
+        start = 0
+        for i, part in enumerate(self.frame[columns].to_delayed()):
+            name = f"partition {i}"
+            with reading(name):
+                table = numbered(part.compute()[columns], start)
+            yield from sliced(Batch(name, table), rows)
+            start += len(table)
+
+    def reduce(
+        self,
+        columns: list[str],
+        rows: int,
+        make: Make[T],
+        add: Add[T],
+        watch: Callable[[int], None],
+        *,
+        together: bool,
+    ) -> T:
+        """Sum over partitions by dask's scheduler, in the order of a balanced tree."""
+        import dask
+
+        shared = dask.delayed(Reduction(rows, make, add), pure=False)
+        level = [shared(f"partition {i}", part) for i, part in enumerate(self.frame[columns].to_delayed())]
+        if not level:
+            raise DataError("the dask DataFrame has no partitions")
+        together = dask.delayed(add)
+        while len(level) > 1:
+            pairs = [together(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+            level = pairs + level[2 * len(pairs) :]
+        try:
+            return level[0].compute()
+        except (CrosslmmError, MemoryError):
+            raise
+        except Exception as error:  # the graph that makes the partitions is the user's
+            first = (str(error).splitlines() or [""])[0]
+            raise DataError(f"the dask DataFrame cannot be computed: {type(error).__name__}: {first}") from error
+
+
+@dataclass(frozen=True)
+class Reduction(Generic[T]):
+    """What is done to a partition."""
+
+    rows: int
+    make: Make[T]
+    add: Add[T]
+
+    def __call__(self, name: str, table: Any) -> T:
+        """Reduce one partition, in stretches of rows."""
+        return fold(sliced(Batch(name, table), self.rows), self.make, self.add, _silent)
+
+
+def _silent(rows: int) -> None:
+    """Nobody watches a worker."""

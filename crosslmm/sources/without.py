@@ -1,0 +1,57 @@
+"""A model that is given as cross-products only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.design.rows import Predicted, Progress
+from crosslmm.errors import ModelError
+from crosslmm.layout import Layout
+
+
+@dataclass(frozen=True)
+class WithoutRows:
+    """Cross-products, and no rows.
+
+    Attributes
+    ----------
+    xp : CrossProducts
+    """
+
+    xp: CrossProducts
+
+    @property
+    def layout(self) -> Layout:
+        """What every column means."""
+        return self.xp.layout
+
+    @property
+    def n(self) -> int:
+        """Rows that were summed."""
+        return self.xp.n
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows left out because of a missing value."""
+        return self.xp.n_dropped
+
+    @property
+    def streamed(self) -> bool:
+        """Yes, in so far as no rows are at hand."""
+        return True
+
+    def crossproducts(self) -> CrossProducts:
+        """The cross-products."""
+        return self.xp
+
+    def predictions(
+        self, beta: FloatArray, modes: Sequence[FloatArray], progress: Progress | None = None
+    ) -> Iterator[Predicted]:
+        """There are none."""
+        raise ModelError(
+            "this model was made from cross-products and has no rows: fitted values and residuals need the data; make "
+            "the model with MixedLM.from_formula(formula, source)"
+        )
