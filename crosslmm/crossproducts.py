@@ -16,6 +16,10 @@ from crosslmm.covariance import FloatArray
 from crosslmm.layout import Layout
 
 
+FEW_PAIRS = 200_000
+"""Up to here pairs are sorted by numpy and scipy, so that nothing has to be compiled for them."""
+
+
 @dataclass(frozen=True)
 class PairBlock:
     """``Z_f' W Z_g`` of two factors, block sparse over the pairs of levels that occur together.
@@ -62,6 +66,8 @@ def pair_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[in
     shape : tuple of int
         Numbers of levels (L_f, L_g).
     """
+    if rows.size > FEW_PAIRS:
+        return _compiled_block(rows, cols, values, shape)
     perm = counting_order(cols, shape[1])
     perm = perm[counting_order(rows[perm], shape[0])]
     rows, cols = rows[perm], cols[perm]
@@ -72,6 +78,17 @@ def pair_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[in
     np.cumsum(np.bincount(rows[starts], minlength=shape[0]), out=indptr[1:])
     summed = np.add.reduceat(np.take(values, perm, axis=2), starts, axis=2)
     return PairBlock(indptr, cols[starts].astype(np.int32), summed)
+
+
+def _compiled_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[int, int]) -> PairBlock:
+    from crosslmm import merge
+
+    flat = values.reshape(-1, rows.size)
+    order, begin = merge.sorted_pairs(rows, merge.counting_sort(cols, shape[1]), shape[0])
+    indptr = merge.count_pairs(cols, order, begin)
+    indices, sums = np.empty(indptr[-1], dtype=np.int32), np.empty((len(flat), indptr[-1]))
+    merge.fill_pairs(cols, order, begin, flat, indices, sums)
+    return PairBlock(indptr, indices, sums.reshape(*values.shape[:2], -1))
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,19 @@ class CrossProducts:
 
 def add_pairs(a: PairBlock, b: PairBlock) -> PairBlock:
     """Sum of two blocks over the same levels."""
+    if a.nnz + b.nnz > FEW_PAIRS:
+        return _merged_blocks(a, b)
     rows = np.concatenate([a.rows(), b.rows()])
     cols = np.concatenate([a.indices, b.indices])
     n_cols = int(cols.max(initial=-1)) + 1
     return pair_block(rows, cols, np.concatenate([a.values, b.values], axis=2), (a.indptr.size - 1, n_cols))
+
+
+def _merged_blocks(a: PairBlock, b: PairBlock) -> PairBlock:
+    from crosslmm import merge
+
+    ours, theirs = a.values.reshape(-1, a.nnz), b.values.reshape(-1, b.nnz)
+    indptr = merge.count_merged(a.indptr, a.indices, b.indptr, b.indices)
+    indices, values = np.empty(indptr[-1], dtype=np.int32), np.empty((len(ours), indptr[-1]))
+    merge.fill_merged(a.indptr, a.indices, ours, b.indptr, b.indices, theirs, indices, values)
+    return PairBlock(indptr, indices, values.reshape(*a.values.shape[:2], -1))

@@ -120,7 +120,7 @@ class MixedLM:
             kind = type(xp).__name__
             raise ModelError(f"cross-products come from crosslmm.accumulate(formula, source), and are no {kind}")
         if not xp.layout.formula:
-            raise ModelError("these cross-products hold no formula; crosslmm.accumulate(formula, source) makes such as do")
+            raise ModelError("these cross-products hold no formula; make them with crosslmm.accumulate")
         return cls(parse(xp.layout.formula), WithoutRows(xp))
 
     def fit(

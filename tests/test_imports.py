@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "crosslmm"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-WAIST = ["errors", "covariance", "blas", "layout", "crossproducts"]
+WAIST = ["errors", "covariance", "blas", "layout", "merge", "crossproducts"]
 DATA = ["formula", "design", "sources"]
 NUMERICS = [
     "boundary",
@@ -47,6 +47,7 @@ THIRD_PARTY = {
     "covariance": {"numpy"},
     "blas": {"numpy", "scipy"},
     "layout": {"numpy"},
+    "merge": {"numpy", "numba"},
     "crossproducts": {"numpy", "scipy"},
     "formula": {"formulaic"},
     "design": {"numpy", "scipy", "pandas", "formulaic", "narwhals"},

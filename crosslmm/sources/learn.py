@@ -129,7 +129,9 @@ class Learn:
             sample = _spread(frame, SAMPLED_PER_BATCH)
             covariates(settle(sample[list(needs.covariates)]), needs.plain, needs.categories)
             crossed = [names for names in needs.groupings if len(names) > 1]
-            combinations = {names: (_combinations(frame[list(names)]),) for names in crossed}
+            combinations: dict[tuple[str, ...], tuple[pd.DataFrame, ...]] = {
+                names: (_combinations(frame[list(names)]),) for names in crossed
+            }
         return Learned(len(frame), rows.n_dropped, dict(rows.missing), columns, combinations, sample)
 
 

@@ -70,11 +70,9 @@ def _row_group(file: ParquetFile, name: str, group: int, columns: list[str], row
     while True:
         with reading(name):
             part = next(iterator, None)
-            frame = (
-                None if part is None else pyarrow.Table.from_batches([part]).to_pandas(ignore_metadata=True)[columns]
-            )
-        if frame is None:
-            return
+            if part is None:
+                return
+            frame = pyarrow.Table.from_batches([part]).to_pandas(ignore_metadata=True)[columns]
         yield Batch(name, frame)
 
 

@@ -48,15 +48,15 @@ class Partitions:
         together: bool,
     ) -> T:
         """Sum over partitions by dask's scheduler, in the order of a balanced tree."""
-        import dask
+        from dask.delayed import delayed
 
-        shared = dask.delayed(Reduction(rows, make, add), pure=False)
+        shared = delayed(Reduction(rows, make, add), pure=False)
         level = [shared(f"partition {i}", part) for i, part in enumerate(self.frame[columns].to_delayed())]
         if not level:
             raise DataError("the dask DataFrame has no partitions")
-        together = dask.delayed(add)
+        added = delayed(add)
         while len(level) > 1:
-            pairs = [together(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+            pairs = [added(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
             level = pairs + level[2 * len(pairs) :]
         try:
             return level[0].compute()
