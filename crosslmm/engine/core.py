@@ -12,6 +12,7 @@ pass over the pairs of levels that occur.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -90,9 +91,8 @@ def _preconditioner(K: FloatArray, T: FloatArray) -> Preconditioner:
     P = congruence(T, K, T)
     index = np.arange(P.shape[0])
     P[index, index] += 1.0
-    root = np.sqrt(P)
-    if P.shape[0] > 1:
-        root = np.asarray(np.linalg.cholesky(P.transpose(2, 0, 1)), dtype=np.float64).transpose(1, 2, 0)
+    roots = np.sqrt(P) if P.shape[0] == 1 else np.linalg.cholesky(P.transpose(2, 0, 1)).transpose(1, 2, 0)
+    root = np.asarray(roots, dtype=np.float64)
     inverse, log_det = invert(P)
     return Preconditioner(inverse, root, log_det)
 
@@ -129,9 +129,8 @@ class Core:
 
     def reduced_gram(self, x: Vectors) -> Vectors:
         """``K x`` by factor."""
-        assert self.blocks.coupling is not None
         own = self.blocks.gram.apply(x)
-        explained = self.blocks.coupling.schur_product(self.first.psi, x)
+        explained = self._coupling.schur_product(self.first.psi, x)
         return tuple(a - b for a, b in zip(own, explained, strict=True))
 
     def matrix(self, v: FloatArray) -> FloatArray:
@@ -154,6 +153,20 @@ class Core:
         """``h_e - C x``; shape (k_e, L_e, m)."""
         return h_e if self.blocks.coupling is None else h_e - self.blocks.coupling.gather(x)
 
+    def gather(self, x: Vectors) -> FloatArray:
+        """``C x``; shape (k_e, L_e, m)."""
+        return self._coupling.gather(x)
+
+    def level_quadratic(self, blocks: Vectors) -> FloatArray:
+        """``C_u B C_u'`` for every level u, from diagonal blocks B by factor (k, k, L)."""
+        return self._coupling.level_quadratic(blocks)
+
+    @property
+    def _coupling(self) -> SparseCoupling:
+        assert self.blocks.coupling is not None, "the core has one factor only"
+        return self.blocks.coupling
+
+    @cached_property
     def outside(self) -> FloatArray:
         """``H = I - A_ee Psi`` level by level; shape (k_e, k_e, L_e)."""
         return np.eye(self.blocks.diagonal.shape[0])[:, :, None] - multiply(self.blocks.diagonal, self.first.psi)

@@ -17,7 +17,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.engine.border import Border, Folded
 from crosslmm.engine.core import Core, CoreBlocks
 from crosslmm.engine.plan import FEWEST_PROBES, IterativeEngine, Plan
-from crosslmm.engine.probes import Probed, core_traces, read_probes, right_hand_sides, signs
+from crosslmm.engine.probes import Samples, exact_traces, join, read_probes, right_hand_sides, signs
 from crosslmm.engine.protocol import Effects, Marginal, Products, Templates
 from crosslmm.linalg import cg
 
@@ -32,9 +32,12 @@ PROBE_TOLERANCE = 1e-5
 INNER_TOLERANCE = 1e-6
 """Relative residual of the systems of `inner`; the error of inner products is its square."""
 
-WEAK = 1e-3
-"""Squared template times information per level below which probes are not divided by the template: their noise would
-grow like its inverse."""
+WEAK = 1.0
+"""Squared template times information per level below which probes are not divided by the template: the noise of other
+factors would grow like its inverse. At 1 a level's data and its prior weigh the same."""
+
+PROBES_AT_ONCE = 64
+"""Probes solved together; bounds the work space."""
 
 RESOLUTION = 1e-8
 """Deviance units; a ten-thousandth of a standard error."""
@@ -89,7 +92,6 @@ class IterativeEquations:
         Factors of the layout: the eliminated one, those solved for by conjugate gradients, those of the border.
     core : CoreBlocks
     border : Border
-    probes : tuple of ndarray, each (k, L, n)
     """
 
     plan: Plan
@@ -98,7 +100,6 @@ class IterativeEquations:
     order: tuple[int, ...]
     core: CoreBlocks
     border: Border
-    probes: Vectors
 
     @property
     def resolution(self) -> float:
@@ -118,29 +119,40 @@ class IterativeEquations:
         n = min(max(wanted, self.n_probes + FEWEST_PROBES), self.options.max_probes)
         if n <= self.n_probes:
             return None
-        return replace(self, n_probes=n, probes=signs(self.core.shapes, n, self.options.seed))
+        return replace(self, n_probes=n)
 
     def at(self, templates: Templates) -> IterativeSystem:
         """See `Equations.at`."""
         ordered = tuple(templates[f] for f in self.order)
         n_core = 1 + len(self.core.shapes)
         core = self.core.at(ordered[:n_core])
-        columns, probed, steps = _solve_columns(core, self.border, self.probes)
-        return IterativeSystem(self, core, ordered[n_core:], columns, probed, steps)
+        columns, samples, steps = _solve_columns(core, self.border, self.n_probes, self.options.seed)
+        return IterativeSystem(self, core, ordered[n_core:], columns, samples, steps)
 
 
-def _solve_columns(core: Core, border: Border, probes: Vectors) -> tuple[Solved, Probed | None, int]:
-    """The columns of the border and the probes, solved together."""
+def _solve_columns(core: Core, border: Border, n_probes: int, seed: int) -> tuple[Solved, Samples | None, int]:
+    """The columns of the border, the probes, and the steps they took; the first probes share the border's passes."""
     if not core.blocks.n_equations:
         nothing = np.zeros((0, border.n_columns))
         return Solved(border.first, nothing, nothing, nothing), None, 0
     v = core.transposed(core.reduce(border.first, border.others))
-    z = right_hand_sides(core, probes)
-    c, n = v.shape[1], z.shape[1]
-    tolerance = np.repeat([DATA_TOLERANCE, PROBE_TOLERANCE], [c, n])
-    solution = cg.solve(core.matrix, core.precondition, np.hstack([v, z]), tolerance)
-    columns = Solved(border.first, v, solution.x[:, :c], solution.residual[:, :c])
-    return columns, read_probes(core, z, solution, slice(c, None)), solution.steps
+    c, solved, samples, steps = v.shape[1], None, [], 0
+    for numbers in _chunks(n_probes):
+        z = right_hand_sides(core, signs(core.blocks.shapes, numbers, seed))
+        own = 0 if solved else c
+        tolerance = np.repeat([DATA_TOLERANCE, PROBE_TOLERANCE], [own, len(numbers)])
+        solution = cg.solve(core.matrix, core.precondition, np.hstack([v[:, :own], z]), tolerance)
+        if solved is None:
+            solved = Solved(border.first, v, solution.x[:, :c], solution.residual[:, :c])
+        samples.append(read_probes(core, z, solution, slice(own, None)))
+        steps += solution.steps
+    assert solved is not None
+    return solved, join(samples), steps
+
+
+def _chunks(n: int) -> list[range]:
+    """Numbers of n probes in sets that are solved together."""
+    return [range(low, min(low + PROBES_AT_ONCE, n)) for low in range(0, n, PROBES_AT_ONCE)]
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,7 @@ class IterativeSystem:
         Templates of the factors of the border.
     columns : Solved
         The columns of the border.
-    probed : Probed or None
+    samples : Samples or None
         None where nothing is sampled.
     steps : int
     """
@@ -164,7 +176,7 @@ class IterativeSystem:
     core: Core
     small: Templates
     columns: Solved
-    probed: Probed | None
+    samples: Samples | None
     steps: int
 
     @cached_property
@@ -186,15 +198,16 @@ class IterativeSystem:
     @cached_property
     def log_det(self) -> float:
         """See `System.log_det`."""
-        sampled = 0.0 if self.probed is None else float(self.probed.log_dets.mean())
-        return self.core.first.log_det + self.folded.log_det + sampled
+        preconditioner = sum(P.log_det for P in self.core.preconditioner)
+        sampled = 0.0 if self.samples is None else float(self.samples.log_dets.mean())
+        return self.core.first.log_det + preconditioner + sampled + self.folded.log_det
 
     @cached_property
     def log_det_error(self) -> float:
         """See `System.log_det_error`."""
-        if self.probed is None:
+        if self.samples is None:
             return 0.0
-        return float(self.probed.log_dets.std(ddof=1) / np.sqrt(self.probed.log_dets.size))
+        return float(self.samples.log_dets.std(ddof=1) / np.sqrt(self.samples.log_dets.size))
 
     @cached_property
     def modes(self) -> Vectors:
@@ -209,7 +222,7 @@ class IterativeSystem:
     @cached_property
     def scores(self) -> Vectors:
         """``Z' V0^-1 G`` of the factors e, b; each (k, L, c)."""
-        first = np.einsum("ijl,jlc->ilc", self.core.outside(), self.remainder)
+        first = np.einsum("ijl,jlc->ilc", self.core.outside, self.remainder)
         if not self.modes:
             return (first,)
         border = self.equations.border
@@ -279,32 +292,35 @@ class IterativeSystem:
 
     def _core_samples(self) -> tuple[Vectors, int]:
         """What each probe says of ``sum_l (Z' V0^-1 Z)_ll`` of the factors e, b; each (n, k, k), n = 1 if exact."""
-        if self.probed is None:
-            exact = np.einsum("ijl,jml->im", self.core.outside(), self.core.blocks.diagonal)
-            return (exact[None],), 0
-        first, others = core_traces(self.core, self.probed)
-        result, steps = [first], 0
-        for b, (T, D, plain) in enumerate(
-            zip(self.core.templates[1:], self.core.blocks.gram.diagonal, others, strict=True)
-        ):
-            weak = np.linalg.svd(T, compute_uv=False)[-1] ** 2 * np.trace(D.mean(axis=2)) < WEAK
-            sampled, more = self._weak_samples(b) if weak else (plain, 0)
-            result.append(sampled)
+        first, others = exact_traces(self.core)
+        if self.samples is None:
+            return (first[None],), 0
+        result, steps = [first + self.samples.first], 0
+        for b, (exact, sampled) in enumerate(zip(others, self.samples.others, strict=True)):
+            T, D = self.core.templates[1 + b], self.core.blocks.gram.diagonal[b]
+            if np.linalg.svd(T, compute_uv=False)[-1] ** 2 * np.trace(D.mean(axis=2)) >= WEAK:
+                result.append(exact + sampled)
+                continue
+            weak, more = self._weak_samples(b)
+            result.append(weak)
             steps += more
         return tuple(result), steps
 
     def _weak_samples(self, b: int) -> tuple[FloatArray, int]:
-        """`_core_samples` of one factor whose template cannot be divided by: ``(Zr)' V0^-1 (Zr)`` for signs r."""
-        r = self.equations.probes[b]
-        k, _, n = r.shape
-        A = self.core.blocks.diagonal
-        shapes = ((A.shape[0], A.shape[2]), *self.core.blocks.shapes)
-        z = [np.zeros((*shape, k * n)) for shape in shapes]
-        for i in range(k):
-            z[1 + b][i, :, i * n : (i + 1) * n] = r[0]
-        zz, _, steps = self._core_products(tuple(z))
-        same = zz.reshape(k, n, k, n)
-        return np.einsum("injn->nij", same), steps
+        """`_core_samples` of one factor whose template is not divided by: ``(Zr)' V0^-1 (Zr)`` for signs r."""
+        A, shapes = self.core.blocks.diagonal, self.core.blocks.shapes
+        k, n_levels = shapes[b]
+        found, steps = [], 0
+        for numbers in _chunks(self.equations.n_probes):
+            r = signs(((1, n_levels),), numbers, self.equations.options.seed)[0]
+            z = [np.zeros((*shape, k * len(numbers))) for shape in ((A.shape[0], A.shape[2]), *shapes)]
+            for i in range(k):
+                z[1 + b][i, :, i * len(numbers) : (i + 1) * len(numbers)] = r[0]
+            zz, _, more = self._core_products(tuple(z))
+            same = zz.reshape(k, len(numbers), k, len(numbers))
+            found.append(np.einsum("injn->nij", same))
+            steps += more
+        return np.concatenate(found), steps
 
     def _layout_order(self, parts: list[FloatArray]) -> Templates:
         """Parts in the order of the equations, in the order of the layout."""

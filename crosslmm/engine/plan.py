@@ -66,7 +66,7 @@ class IterativeEngine:
     n_probes: int = 8
     rng: int | np.random.Generator = 0
     error: float = 0.01
-    max_probes: int = 512
+    max_probes: int = 4096
     border: int = 64
     seed: int = field(init=False, default=0)
 

@@ -19,32 +19,43 @@ from crosslmm.linalg.levels import multiply
 Vectors = tuple[FloatArray, ...]
 
 
-def signs(shapes: tuple[tuple[int, int], ...], n: int, seed: int) -> Vectors:
-    """Independent signs of n probes, by factor (k, L, n); probe j is the same whatever n is."""
+def signs(shapes: tuple[tuple[int, int], ...], numbers: range, seed: int) -> Vectors:
+    """Independent signs of the probes with these numbers, by factor (k, L, n); each depends on its number alone."""
     size = sum(k * n_levels for k, n_levels in shapes)
-    probes = [np.random.default_rng([seed, j]).integers(0, 2, size, dtype=np.int8) for j in range(n)]
-    r = 2.0 * np.stack(probes, axis=1) - 1.0
+    bits = [np.random.default_rng([seed, number]).integers(0, 2, size, dtype=np.int8) for number in numbers]
+    r = 2.0 * np.stack(bits, axis=1) - 1.0
     ends = np.cumsum([k * n_levels for k, n_levels in shapes])[:-1]
-    return tuple(part.reshape(k, n_levels, n) for part, (k, n_levels) in zip(np.split(r, ends), shapes, strict=True))
+    return tuple(
+        part.reshape(k, n_levels, len(numbers)) for part, (k, n_levels) in zip(np.split(r, ends), shapes, strict=True)
+    )
 
 
 @dataclass(frozen=True)
-class Probed:
-    """Probes at one theta.
+class Samples:
+    """What each of n probes says.
 
     Attributes
     ----------
-    x : tuple of ndarray, each (k, L, n)
-        ``S^-1 z`` by factor.
-    y : tuple of ndarray, each (k, L, n)
-        ``P^-1 z``.
     log_dets : ndarray, shape (n,)
-        What each probe says of ``log |S|``.
+        Of ``log |S| - log |P|``.
+    first : ndarray, shape (n, k_e, k_e)
+        Of ``sum_l (Z' V0^-1 Z)_ll`` of the eliminated factor, beyond `exact_traces`.
+    others : tuple of ndarray, each (n, k, k)
+        The same of the factors b.
     """
 
-    x: Vectors
-    y: Vectors
     log_dets: FloatArray
+    first: FloatArray
+    others: Vectors
+
+
+def join(parts: list[Samples]) -> Samples:
+    """Samples of several sets of probes."""
+    return Samples(
+        np.concatenate([part.log_dets for part in parts]),
+        np.concatenate([part.first for part in parts]),
+        tuple(np.concatenate(blocks) for blocks in zip(*(part.others for part in parts), strict=True)),
+    )
 
 
 def right_hand_sides(core: Core, r: Vectors) -> FloatArray:
@@ -53,49 +64,48 @@ def right_hand_sides(core: Core, r: Vectors) -> FloatArray:
     return np.concatenate([part.reshape(-1, part.shape[2]) for part in parts])
 
 
-def read_probes(core: Core, z: FloatArray, solution: Solution, columns: slice) -> Probed:
+def read_probes(core: Core, z: FloatArray, solution: Solution, columns: slice) -> Samples:
     """What the solved probes say; `columns` are theirs in the solution.
 
-    ``log |S| = log |P| + tr log(I + N)``, N with zero diagonal blocks. Each probe gives ``r' log(I + N) r`` by Lanczos
-    quadrature, less ``r' N r``, whose expectation is 0.
+    ``log |S| - log |P| = tr log(I + N)``, N with zero diagonal blocks. Each probe gives ``r' log(I + N) r`` by Lanczos
+    quadrature, less ``r' N r``, whose expectation is 0. The traces are ``- H C T (x - y) y' T' C' H'`` and
+    ``- T'^-1 (x - y) y' T^-1``.
     """
-    q = z.shape[0]
-    log_det = sum(P.log_det for P in core.preconditioner)
     remainders = [
         log_quadrature(tridiagonal) - (tridiagonal[0][0] - 1.0) for tridiagonal in solution.tridiagonals[columns]
     ]
     x = core.blocks.split(solution.x[:, columns])
     y = core.blocks.split(core.precondition(z))
-    return Probed(x, y, log_det + q * np.array(remainders))
-
-
-def core_traces(core: Core, probed: Probed) -> tuple[FloatArray, Vectors]:
-    """What each probe says of ``sum_l (Z' V0^-1 Z)_ll``: for the eliminated factor and for each other, (n, k, k).
-
-    For a factor b it is ``K (I + T T' K)^-1`` summed over levels less ``T'^-1 (x - y) y' T^-1``; for the eliminated one
-    ``H A - H C (T P^-1 T' + T (x - y) y' T') C' H'``.
-    """
-    coupling, T_b = core.blocks.coupling, core.templates[1:]
-    assert coupling is not None
-    A, H = core.blocks.diagonal, core.outside()
-    difference = tuple(x - y for x, y in zip(probed.x, probed.y, strict=True))
-    explained = tuple(
-        np.einsum("ij,jml,nm->inl", T, P.inverse, T) for T, P in zip(T_b, core.preconditioner, strict=True)
-    )
-    exact = coupling.level_quadratic(explained)
+    difference = tuple(a - b for a, b in zip(x, y, strict=True))
+    T_b = core.templates[1:]
     both = tuple(
-        np.einsum("ij,jln->iln", T, np.concatenate([d, y], axis=2))
-        for T, d, y in zip(T_b, difference, probed.y, strict=True)
+        np.einsum("ij,jln->iln", T, np.concatenate([d, own], axis=2))
+        for T, d, own in zip(T_b, difference, y, strict=True)
     )
-    left, right = np.split(np.einsum("ijl,jln->iln", H, coupling.gather(both)), 2, axis=2)
-    outside = multiply(H, A) - multiply(multiply(H, exact), H.transpose(1, 0, 2))
-    first = outside.sum(axis=2) - _symmetric(np.einsum("iln,jln->nij", left, right))
+    left, right = np.split(np.einsum("ijl,jln->iln", core.outside, core.gather(both)), 2, axis=2)
     others = []
-    for K, psi, T, d, y in zip(core.K, explained, T_b, difference, probed.y, strict=True):
-        own = (K - multiply(multiply(K, psi), K)).sum(axis=2)
+    for T, d, own in zip(T_b, difference, y, strict=True):
         T_inverse = np.linalg.pinv(T)
-        others.append(own - T_inverse.T @ _symmetric(np.einsum("iln,jln->nij", d, y)) @ T_inverse)
-    return first, tuple(others)
+        others.append(-T_inverse.T @ _symmetric(np.einsum("iln,jln->nij", d, own)) @ T_inverse)
+    first = -_symmetric(np.einsum("iln,jln->nij", left, right))
+    return Samples(z.shape[0] * np.array(remainders), first, tuple(others))
+
+
+def exact_traces(core: Core) -> tuple[FloatArray, Vectors]:
+    """The part of ``sum_l (Z' V0^-1 Z)_ll`` that is not sampled: S replaced by the preconditioner.
+
+    ``H A - H C T P^-1 T' C' H'`` for the eliminated factor, ``K (I + T T' K)^-1`` for each other, summed over levels.
+    """
+    A, H = core.blocks.diagonal, core.outside
+    psi = tuple(
+        np.einsum("ij,jml,nm->inl", T, P.inverse, T)
+        for T, P in zip(core.templates[1:], core.preconditioner, strict=True)
+    )
+    first = multiply(H, A)
+    if psi:
+        first = first - multiply(multiply(H, core.level_quadratic(psi)), H.transpose(1, 0, 2))
+    others = [(K - multiply(multiply(K, own), K)).sum(axis=2) for K, own in zip(core.K, psi, strict=True)]
+    return first.sum(axis=2), tuple(others)
 
 
 def _symmetric(blocks: FloatArray) -> FloatArray:

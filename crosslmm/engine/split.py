@@ -12,7 +12,6 @@ from crosslmm.engine.border import Border
 from crosslmm.engine.core import CoreBlocks
 from crosslmm.engine.iterative import IterativeEquations
 from crosslmm.engine.plan import IterativeEngine, Plan
-from crosslmm.engine.probes import signs
 from crosslmm.linalg.pairs import gram_operator
 from crosslmm.linalg.schur import sparse_coupling
 from crosslmm.linalg.threads import n_threads
@@ -45,7 +44,6 @@ def prepare_iterative(xp: CrossProducts, options: IterativeEngine, reason: str) 
         order=order,
         core=core,
         border=_border(xp, first, middle, last),
-        probes=signs(core.shapes, n, options.seed) if n else (),
     )
 
 
