@@ -15,7 +15,6 @@ from scipy import sparse
 from crosslmm.covariance import FloatArray
 from crosslmm.layout import Layout
 
-
 FEW_PAIRS = 200_000
 """Up to here pairs are sorted by numpy and scipy, so that nothing has to be compiled for them."""
 

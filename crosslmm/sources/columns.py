@@ -118,12 +118,10 @@ def add_facts(name: str, a: ColumnFacts, b: ColumnFacts) -> ColumnFacts:
     if NOTHING in (a.kind, b.kind):
         return b if a.kind == NOTHING else a
     if a.kind != b.kind:
+        message = f"the column {name!r} holds {a.kind} in {a.where}, but {b.kind} in {b.where}"
         a, b = _as_text(a), _as_text(b)
         if a.kind != b.kind:
-            raise DataError(
-                f"the column {name!r} holds {a.kind} in {a.where}, but {b.kind} in {b.where}; make it one kind in all "
-                "batches"
-            )
+            raise DataError(f"{message}; make it one kind in all batches")
     if a.used is not None and b.used is not None and a.categories is not None and a.categories.equals(b.categories):
         return replace(a, used=a.used | b.used)
     return ColumnFacts(a.kind, a.where, pieces=merged((*_pieces(a), *_pieces(b))))

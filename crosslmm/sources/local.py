@@ -101,7 +101,7 @@ def _together(batches: list[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     name = f"{batches[0].name} to {batches[-1].name}"
-    return Batch(name, pd.concat([batch.table for batch in batches]))
+    return Batch(name, pd.concat([batch.table for batch in batches]), tuple(batches))
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,13 @@ class Batch:
     name : str
         Which part: ``"file.parquet, row group 3"``.
     table : any table
+    parts : tuple of Batch
+        Those that were put together to this one; empty for a batch as it came.
     """
 
     name: str
     table: Any
+    parts: tuple[Batch, ...] = ()
 
 
 Make = Callable[[Batch], T]

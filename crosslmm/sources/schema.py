@@ -99,7 +99,6 @@ def make_schema(formula: MixedFormula, needs: Needs, learned: Learned, context: 
     }
     rows = complete_part(learned.sample.reset_index(drop=True), needs.weights, needs.offset, needs.missing)
     used = _finite_rows(formula, encoded(rows.frame, needs, categories), context)
-    check_row_wise(formula, used, context)
     matrices = materialize(f"{formula.response} ~ {formula.fixed}", used, context)
     y = response_column(formula.response, matrices.lhs, used, context)
     fixed = as_columns(matrices.rhs, FIXED_PART)
@@ -107,6 +106,7 @@ def make_schema(formula: MixedFormula, needs: Needs, learned: Learned, context: 
     random = {text: as_columns(materialize(text, used, context), random_part(text)) for text in texts}
     specs = [matrices.lhs.model_spec, fixed.spec, *(columns.spec for columns in random.values())]
     _check_categories(specs)
+    check_row_wise(formula, used, context)
     arrangement = arrange(formula.random, levels, random, learned.n)
     offset = None if rows.offset is None else rows.offset[used.index]
     target = y if offset is None else y - offset

@@ -10,6 +10,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import PairBlock, add_pairs
 from crosslmm.design.accumulate import row_products
 from crosslmm.design.qr import plain_factor, triangular_factor
+from crosslmm.errors import DataError
 from crosslmm.sources.evaluate import Evaluated, evaluate
 from crosslmm.sources.moments import Moments, moments
 from crosslmm.sources.protocol import Batch
@@ -60,7 +61,12 @@ class Sum:
 
     def __call__(self, batch: Batch) -> Sums | None:
         """Sums over the complete rows; None where there are none."""
-        evaluated = evaluate(self.schema, batch)
+        try:
+            evaluated = evaluate(self.schema, batch)
+        except DataError:
+            for part in batch.parts:  # the one to blame says so
+                evaluate(self.schema, part)
+            raise
         return None if evaluated is None else sums_of(self.schema, evaluated)
 
 
