@@ -15,7 +15,7 @@ from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.rows import ModelRows, Progress
 from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
 from crosslmm.errors import ConvergenceWarning, ModelError, warn
-from crosslmm.fit import Iteration
+from crosslmm.fit import Fit, Iteration
 from crosslmm.formula import MixedFormula, parse
 from crosslmm.results import MixedLMResults
 from crosslmm.sources import WithoutRows, read_model
@@ -23,6 +23,7 @@ from crosslmm.sources import WithoutRows, read_model
 if TYPE_CHECKING:
     from crosslmm.engine.protocol import Equations
     from crosslmm.objective import ObjectiveValue
+    from crosslmm.precision import Spread
 
 TOLERANCE = 1e-9
 """Decrease of the criterion (deviance units) still to come at which the optimiser stops: 5e-5 of a standard error."""
@@ -199,6 +200,13 @@ class MixedLM:
 
         _check_method(reml)
         return objective_at(self._equations(engine), self.crossproducts, self._theta(theta), reml=reml)
+
+    def statistical_spread(self, fit: Fit) -> Spread:
+        """Errors of theta and sigma of one of its fits by the sampling of the data (average information)."""
+        from crosslmm.uncertainty import statistical_at
+
+        equations = self._equations(fit.plan.engine)
+        return statistical_at(self.crossproducts, equations, fit.theta, fit.sigma, reml=fit.reml)
 
     @property
     def theta_names(self) -> tuple[str, ...]:

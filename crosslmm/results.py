@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from crosslmm.components import component_labels, component_values
 from crosslmm.design.rows import Predicted, Progress
 from crosslmm.fit import Fit
+from crosslmm.precision import Spread
 from crosslmm.report.content import ReportContent
 from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
@@ -145,21 +147,55 @@ class MixedLMResults:
             Columns group, name1, name2, vcov, sdcor. Where name2 is missing, vcov is a variance and sdcor a standard
             deviation; elsewhere a covariance and a correlation (nan where a standard deviation is 0).
         """
-        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        fit = self.estimates
+        return self._component_frame(component_values(fit.layout, fit.theta, fit.sigma))
+
+    @cached_property
+    def varcorr_se(self) -> pd.DataFrame:
+        """Standard errors of `varcorr`, in the same rows and columns; nan where a variance is 0.
+
+        By the average information and the delta method.
+        """
+        return self._component_errors(self._statistical)
+
+    @cached_property
+    def varcorr_mc_error(self) -> pd.DataFrame:
+        """Monte Carlo standard errors of `varcorr`: 0 where the engine samples nothing."""
+        sampling = self.estimates.sampling
+        return self._component_errors(None if sampling is None else sampling.monte_carlo)
+
+    @cached_property
+    def theta_se(self) -> pd.Series:
+        """Standard errors of `theta`; nan where a parameter is 0 because its variance is."""
+        errors = self._statistical.error(lambda theta, _: theta)
+        return pd.Series(np.where(errors > 0.0, errors, np.nan), index=self.theta.index, name="theta_se")
+
+    @cached_property
+    def theta_mc_error(self) -> pd.Series:
+        """Monte Carlo standard errors of `theta`: 0 where the engine samples nothing."""
+        sampling = self.estimates.sampling
+        errors = 0.0 if sampling is None else sampling.monte_carlo.error(lambda theta, _: theta)
+        return pd.Series(errors, index=self.theta.index, name="theta_mc_error")
+
+    @cached_property
+    def _statistical(self) -> Spread:
+        """Errors of theta and sigma by the sampling of the data."""
+        fit = self.estimates
+        if fit.sampling is not None:
+            return fit.sampling.statistical
+        return self.model.statistical_spread(fit)
+
+    def _component_errors(self, spread: Spread | None) -> pd.DataFrame:
         layout = self.estimates.layout
-        for term in layout.terms:
-            names = [layout.factors[term.factor].columns[j] for j in term.columns]
-            cov = self.estimates.covariances[term.factor][np.ix_(term.columns, term.columns)]
-            sd = np.sqrt(np.diag(cov))
-            rows += [(term.group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
-            if term.covariance.name != "unstructured":
-                continue
-            for j in range(len(names)):
-                for i in range(j + 1, len(names)):
-                    both = sd[i] * sd[j]
-                    rows.append((term.group, names[j], names[i], cov[i, j], cov[i, j] / both if both > 0 else np.nan))
-        rows.append(("Residual", None, None, self.scale, self.sigma))
-        return pd.DataFrame(rows, columns=["group", "name1", "name2", "vcov", "sdcor"])
+        values = self.varcorr[["vcov", "sdcor"]].to_numpy()
+        if spread is None:
+            return self._component_frame(np.where(np.isnan(values), np.nan, 0.0))
+        errors = spread.error(lambda theta, sigma: component_values(layout, theta, sigma))
+        return self._component_frame(np.where(values == 0.0, np.nan, errors))
+
+    def _component_frame(self, values: np.ndarray) -> pd.DataFrame:
+        labels = pd.DataFrame(component_labels(self.estimates.layout), columns=["group", "name1", "name2"])
+        return labels.assign(vcov=values[:, 0], sdcor=values[:, 1])
 
     # --- random effects --------------------------------------------------------------------------
 
@@ -193,6 +229,12 @@ class MixedLMResults:
     def aic(self) -> float:
         """Akaike's criterion, counting fixed effects, covariance parameters and sigma."""
         return self.criterion + 2.0 * self.estimates.n_parameters
+
+    @property
+    def llf_mc_error(self) -> float:
+        """Monte Carlo standard error of `llf`, half that of aic and bic; 0 where the engine samples nothing."""
+        sampling = self.estimates.sampling
+        return 0.0 if sampling is None else 0.5 * sampling.criterion_error
 
     @property
     def bic(self) -> float:
@@ -311,10 +353,10 @@ class MixedLMResults:
         """One row per evaluation of the criterion: what was tried, what came of it, and theta."""
         names = list(self.estimates.layout.theta_names)
         rows = [
-            (it.step, it.accepted, it.criterion, it.gradient_norm, it.decrement, it.seconds, *it.theta)
+            (it.step, it.accepted, it.criterion, it.gradient_norm, it.decrement, it.cg_steps, it.seconds, *it.theta)
             for it in self.estimates.iterations
         ]
-        columns = ["step", "accepted", "criterion", "gradient_norm", "decrement", "seconds", *names]
+        columns = ["step", "accepted", "criterion", "gradient_norm", "decrement", "cg_steps", "seconds", *names]
         return pd.DataFrame(rows, columns=columns)
 
     # --- report ----------------------------------------------------------------------------------
@@ -341,6 +383,8 @@ class MixedLMResults:
                 aic=self.aic,
                 bic=self.bic,
                 varcorr=self.varcorr,
+                varcorr_se=None if self.estimates.sampling is None else self.varcorr_se,
+                varcorr_mc_error=None if self.estimates.sampling is None else self.varcorr_mc_error,
                 coefficients=coefficients,
                 resid=self._scaled_resid(),
             )

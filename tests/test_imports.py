@@ -26,9 +26,11 @@ NUMERICS = [
     "fit",
     "objective",
     "start",
+    "admissible",
+    "uncertainty",
     "estimate",
 ]
-TOP = ["datasets", "report", "results", "model", "__init__", "__main__"]
+TOP = ["datasets", "report", "components", "results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -56,6 +58,7 @@ THIRD_PARTY = {
     **{part: {"numpy", "scipy"} for part in NUMERICS if part != "linalg"},
     "datasets": {"pandas"},
     "report": {"numpy", "pandas", "matplotlib"},
+    "components": {"numpy"},
     "results": {"numpy", "scipy", "pandas"},
     "model": {"numpy", "scipy", "pandas"},
     "__init__": set(),

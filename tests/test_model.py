@@ -97,9 +97,9 @@ def test_theta_beyond_floating_point(data):
 # --- options of fit ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["iterative", "nonsense", "", None, 3, clm.DirectEngine])
+@pytest.mark.parametrize("engine", ["nonsense", "", None, 3, clm.DirectEngine])
 def test_engines_that_do_not_exist(model, data, engine):
-    message = r"expected 'auto', 'direct' or a DirectEngine"
+    message = r"expected 'auto', 'direct', 'iterative', a DirectEngine\(\.\.\.\) or an IterativeEngine"
     for call in (
         lambda: model.fit(engine=engine),
         lambda: model.plan(engine),

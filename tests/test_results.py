@@ -244,13 +244,14 @@ def test_about_the_fit(sleep, crossed):
 def test_table_of_the_iterations(fit):
     table = fit.optimization
     assert list(table.columns) == [
-        *("step", "accepted", "criterion", "gradient_norm", "decrement", "seconds"),
+        *("step", "accepted", "criterion", "gradient_norm", "decrement", "cg_steps", "seconds"),
         *fit.theta.index,
     ]
     assert table["step"].iloc[0] == "start"
     assert table["accepted"].dtype == bool
     assert set(table["step"]) <= {"start", "newton", "damped", "boundary", "release", "last"}
     assert table["seconds"].is_monotonic_increasing
+    assert (table["cg_steps"] == 0).all()
     assert table["criterion"].min() == pytest.approx(fit.criterion, abs=1e-9)
     np.testing.assert_allclose(table[table["accepted"]].iloc[-1][list(fit.theta.index)].astype(float), fit.theta)
     assert len(table) <= clm.model.MAX_EVALUATIONS

@@ -27,6 +27,8 @@ class ReportContent:
     aic, bic : float
     varcorr : DataFrame
         Columns group, name1, name2, vcov, sdcor.
+    varcorr_se, varcorr_mc_error : DataFrame or None
+        Standard errors and Monte Carlo errors of `varcorr`; None where nothing was sampled.
     coefficients : DataFrame
         One row per fixed effect; columns estimate, std. error, z, P>|z|, lower and upper end of the 95% interval.
     resid : ndarray, shape (n,), or None
@@ -41,5 +43,7 @@ class ReportContent:
     aic: float
     bic: float
     varcorr: pd.DataFrame
+    varcorr_se: pd.DataFrame | None
+    varcorr_mc_error: pd.DataFrame | None
     coefficients: pd.DataFrame
     resid: np.ndarray | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crosslmm.covariance import FloatArray
-from crosslmm.fit import Fit
+from crosslmm.fit import Fit, Sampling
 from crosslmm.layout import Term
 
 NEGLIGIBLE = 1e-4
@@ -25,6 +25,8 @@ def statements(fit: Fit) -> list[str]:
         )
     if fit.singular:
         said.append("Singular fit: " + "; ".join(singular_components(fit)) + ".")
+    if fit.sampling is not None:
+        said.append(_sampled(fit.sampling))
     if fit.layout.dropped:
         names = ", ".join(fit.layout.dropped)
         said.append(
@@ -32,6 +34,18 @@ def statements(fit: Fit) -> list[str]:
             f"{names}."
         )
     return said
+
+
+def _sampled(sampling: Sampling) -> str:
+    """How exact what was sampled is."""
+    text = (
+        f"Sampled with {sampling.n_probes} probes: the Monte Carlo error of theta is at most "
+        f"{100.0 * sampling.ratio:.2g}% of its standard error; that of the log-likelihood is printed below it. Fixed "
+        "effects, their standard errors and the conditional modes are solved for, not sampled."
+    )
+    if sampling.ratio > sampling.asked:
+        text += f" {100.0 * sampling.asked:.2g}% was asked for: raise max_probes of IterativeEngine or its error."
+    return text
 
 
 def singular_components(fit: Fit) -> list[str]:
