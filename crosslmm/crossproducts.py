@@ -82,12 +82,12 @@ def pair_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[in
 def _compiled_block(rows: NDArray, cols: NDArray, values: FloatArray, shape: tuple[int, int]) -> PairBlock:
     from crosslmm import merge
 
-    flat = values.reshape(-1, rows.size)
+    flat = _flat(values)
     order, begin = merge.sorted_pairs(rows, merge.counting_sort(cols, shape[1]), shape[0])
     indptr = merge.count_pairs(cols, order, begin)
     indices, sums = np.empty(indptr[-1], dtype=np.int32), np.empty((len(flat), indptr[-1]))
     merge.fill_pairs(cols, order, begin, flat, indices, sums)
-    return PairBlock(indptr, indices, sums.reshape(*values.shape[:2], -1))
+    return PairBlock(indptr, indices, sums.reshape(*values.shape[:2], indptr[-1]))
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,13 @@ def add_pairs(a: PairBlock, b: PairBlock) -> PairBlock:
 def _merged_blocks(a: PairBlock, b: PairBlock) -> PairBlock:
     from crosslmm import merge
 
-    ours, theirs = a.values.reshape(-1, a.nnz), b.values.reshape(-1, b.nnz)
+    ours, theirs = _flat(a.values), _flat(b.values)
     indptr = merge.count_merged(a.indptr, a.indices, b.indptr, b.indices)
     indices, values = np.empty(indptr[-1], dtype=np.int32), np.empty((len(ours), indptr[-1]))
     merge.fill_merged(a.indptr, a.indices, ours, b.indptr, b.indices, theirs, indices, values)
-    return PairBlock(indptr, indices, values.reshape(*a.values.shape[:2], -1))
+    return PairBlock(indptr, indices, values.reshape(*a.values.shape[:2], indptr[-1]))
+
+
+def _flat(values: FloatArray) -> FloatArray:
+    k_f, k_g, nnz = values.shape
+    return values.reshape(k_f * k_g, nnz)

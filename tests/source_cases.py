@@ -66,6 +66,7 @@ CASES = {
     "nested": Case("y ~ x + (1 | t/g)", mixed_frame()),
     # [1, x] has a condition number of 1e6, so the coefficients of ordinary least squares hold 1e6 times the rounding
     "far": Case("y ~ x + (x | g)", far_frame(), tolerance=1e-8),
+    "scaled": Case("center(y) ~ scale(x) * f + standardize(np.log(h + 9)) + (scale(x) | g)", mixed_frame()),
     "deficient": Case("y ~ x + twice + late + (1 | g) + (1 | h)", deficient_frame()),
 }
 SMALL = [name for name in CASES if name != "insteval"]

@@ -1,6 +1,8 @@
 """Rows that come in batches give what they give at once, however they come."""
 
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -374,3 +376,36 @@ def test_warnings_name_dropped_columns():
     (warning,) = [w for w in caught if issubclass(w.category, clm.RankDeficiencyWarning)]
     assert "'twice'" in str(warning.message)
     assert warning.filename == __file__
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+MANY = """
+import resource, sys
+import numpy as np, pandas as pd
+import crosslmm as clm
+
+def batch(i, n=250_000):
+    rng = np.random.default_rng(i)
+    a, b, x = rng.integers(0, 3000, n), rng.integers(0, 500, n), rng.normal(size=n)
+    return pd.DataFrame({"a": a, "b": b, "x": x, "y": x + a / 3000 + b / 500 + rng.normal(size=n)})
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def run(batches):
+    xp = clm.accumulate("y ~ x + (1 | a) + (1 | b)", lambda: map(batch, range(batches)))
+    assert xp.n == 250_000 * batches
+
+run(8)
+before = peak()
+run(48)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_rows():
+    """Twelve million rows of 384 MB need no more than two million did, but for what the allocator keeps."""
+    run = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 100.0

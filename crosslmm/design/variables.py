@@ -93,17 +93,15 @@ def is_coded_column(expression: str) -> bool:
     return isinstance(tree.body, ast.Name) or tree.body in [call for call, _ in _coded_calls(tree)]
 
 
-def called_names(formula: MixedFormula) -> dict[str, str]:
-    """Functions that a formula calls by a bare name, and the piece of the formula that does so."""
-    calls = {}
+def named_calls(formula: MixedFormula) -> Iterator[tuple[ast.Call, str]]:
+    """Calls of a function by a bare name, and the piece of the formula that each stands in."""
     for text in _texts(formula):
         for factor in _factors(text):
             if factor.eval_method is Factor.EvalMethod.PYTHON:
                 tree, _ = _python_tree(factor.expr)
                 for node in ast.walk(tree):
                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                        calls[node.func.id] = factor.expr
-    return calls
+                        yield node, factor.expr
 
 
 def computed_pieces(formula: MixedFormula) -> list[str]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from crosslmm.design.complete import complete_part
 from crosslmm.design.covariates import covariates
+from crosslmm.design.fixed import materialize
 from crosslmm.design.frame import read_columns, settle
 from crosslmm.design.variables import coded_columns, column_uses, used_columns
 from crosslmm.formula import MixedFormula
 from crosslmm.sources.columns import ColumnFacts, add_facts, facts_of
+from crosslmm.sources.moments import Moments, moments
 from crosslmm.sources.protocol import Batch, batch_errors
+from crosslmm.sources.scalings import scaled_calls
 
 MOST_SAMPLED = 8192
 """Rows of the sample at most; half of them are left when there are more."""
@@ -39,6 +43,10 @@ class Needs:
         Columns of every grouping factor.
     weights, offset : str or None
     missing : {"drop", "raise"}
+    scaled : dict of str to str
+        Calls of ``scale`` and the like, and what they scale.
+    context : mapping
+        Further names that the formula uses.
     """
 
     covariates: tuple[str, ...]
@@ -49,6 +57,8 @@ class Needs:
     weights: str | None
     offset: str | None
     missing: str
+    scaled: Mapping[str, str]
+    context: Mapping[str, Any]
 
     @property
     def columns(self) -> list[str]:
@@ -63,7 +73,12 @@ class Needs:
 
 
 def needs_of(
-    formula: MixedFormula, present: list[str], context: Any, weights: str | None, offset: str | None, missing: str
+    formula: MixedFormula,
+    present: list[str],
+    context: Mapping[str, Any],
+    weights: str | None,
+    offset: str | None,
+    missing: str,
 ) -> Needs:
     """What a formula reads of a source with columns `present`."""
     plain, categories = column_uses(formula)
@@ -76,6 +91,8 @@ def needs_of(
         weights=weights,
         offset=offset,
         missing=missing,
+        scaled=scaled_calls(formula, context),
+        context=context,
     )
 
 
@@ -93,6 +110,8 @@ class Learned:
         Covariates and grouping columns.
     combinations : dict of tuple to tuple of DataFrame
         Distinct combinations of the columns of factors of several; one can be in several pieces.
+    scalings : dict of str to Moments
+        Moments of what each call scales; nothing where no row is complete.
     sample : DataFrame
         Some of the complete rows, spread evenly.
     """
@@ -102,6 +121,7 @@ class Learned:
     missing: dict[str, int]
     columns: dict[str, ColumnFacts]
     combinations: dict[tuple[str, ...], tuple[pd.DataFrame, ...]]
+    scalings: dict[str, Moments]
     sample: pd.DataFrame
 
 
@@ -132,7 +152,21 @@ class Learn:
             combinations: dict[tuple[str, ...], tuple[pd.DataFrame, ...]] = {
                 names: (_combinations(frame[list(names)]),) for names in crossed
             }
-        return Learned(len(frame), rows.n_dropped, dict(rows.missing), columns, combinations, sample)
+        return Learned(
+            len(frame), rows.n_dropped, dict(rows.missing), columns, combinations, self._scalings(frame), sample
+        )
+
+    def _scalings(self, frame: pd.DataFrame) -> dict[str, Moments]:
+        """Moments of what is scaled, over the rows of a batch."""
+        needs = self.needs
+        if not needs.scaled or len(frame) == 0:
+            return {}
+        used = covariates(settle(frame[list(needs.covariates)]), needs.plain, needs.categories)
+        with np.errstate(all="ignore"):
+            return {
+                call: moments(np.asarray(materialize(f"0 + I({argument})", used, needs.context), dtype=np.float64))
+                for call, argument in needs.scaled.items()
+            }
 
 
 def add_learned(a: Learned, b: Learned) -> Learned:
@@ -144,8 +178,16 @@ def add_learned(a: Learned, b: Learned) -> Learned:
         missing=missing,
         columns={name: add_facts(name, a.columns[name], b.columns[name]) for name in a.columns},
         combinations={names: _merged((*a.combinations[names], *b.combinations[names])) for names in a.combinations},
+        scalings={call: _sum(a.scalings.get(call), b.scalings.get(call)) for call in {**a.scalings, **b.scalings}},
         sample=_both(a.sample, b.sample),
     )
+
+
+def _sum(a: Moments | None, b: Moments | None) -> Moments:
+    """Moments of the rows of both; one of them has rows."""
+    if a is None or b is None:
+        return cast(Moments, a if b is None else b)
+    return a + b
 
 
 def _spread(frame: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -14,6 +14,9 @@ from crosslmm.sources.protocol import Add, Batch, Make, batch_errors, reading
 
 T = TypeVar("T")
 
+END = object()
+"""What no batch is."""
+
 MOST_TOGETHER = 1000
 """Small batches that are put together at most."""
 
@@ -152,8 +155,8 @@ class Calls(Local):
         try:
             while True:
                 with reading(f"batch {i}"):
-                    part = next(iterator, None)
-                if part is None:
+                    part = next(iterator, END)
+                if part is END:
                     return
                 yield Batch(f"batch {i}", part)
                 i += 1

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from formulaic import ModelSpec
 
 from crosslmm.covariance import FloatArray
-from crosslmm.design.fixed import materialize
-from crosslmm.design.variables import called_names, computed_pieces
+from crosslmm.design.fixed import materialize, materialize_again
+from crosslmm.design.variables import computed_pieces, named_calls
 from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula
+from crosslmm.sources.moments import Moments
+from crosslmm.sources.scalings import called, is_scaling, with_scalings
 
 ALL_ROWS = {
     "bs": "its knots are quantiles of all rows",
@@ -20,9 +23,9 @@ ALL_ROWS = {
     "cr": "its knots are quantiles of all rows",
     "cs": "its knots are quantiles of all rows",
     "poly": "its polynomials are orthogonal over all rows",
-    "scale": "it takes the mean and the standard deviation of all rows",
-    "standardize": "it takes the mean and the standard deviation of all rows",
-    "center": "it takes the mean of all rows",
+    "scale": "its options are taken from all rows",
+    "standardize": "its options are taken from all rows",
+    "center": "its options are taken from all rows",
     "lag": "it takes the value of another row",
     "hashed": "its categories are those of all rows",
 }
@@ -49,15 +52,18 @@ def check_functions(formula: MixedFormula, context: Mapping[str, Any]) -> None:
     ------
     NeedsAllRows
     """
-    for name, piece in called_names(formula).items():
-        if name in ALL_ROWS and name not in context:
+    for call, piece in named_calls(formula):
+        name = called(call)
+        if name in ALL_ROWS and name not in context and not is_scaling(call):
             raise NeedsAllRows(
                 f"'{piece}' needs all rows at once ({ALL_ROWS[name]}), and these rows come in batches; compute the "
                 "column beforehand and use it by its name"
             )
 
 
-def check_row_wise(formula: MixedFormula, used: pd.DataFrame, context: Mapping[str, Any]) -> None:
+def check_row_wise(
+    formula: MixedFormula, used: pd.DataFrame, context: Mapping[str, Any], scalings: Mapping[str, Moments]
+) -> None:
     """Evaluate what Python computes on some rows and on parts of them, and compare.
 
     Parameters
@@ -66,6 +72,8 @@ def check_row_wise(formula: MixedFormula, used: pd.DataFrame, context: Mapping[s
     used : DataFrame
         Rows, with the columns that formulaic reads.
     context : mapping
+    scalings : mapping
+        Moments of what is scaled.
 
     Raises
     ------
@@ -73,9 +81,10 @@ def check_row_wise(formula: MixedFormula, used: pd.DataFrame, context: Mapping[s
         A piece of the formula says something else of a row when other rows are with it.
     """
     for piece in computed_pieces(formula):
-        whole = _values(piece, used, context)
+        spec = with_scalings(materialize(f"0 + {piece}", used, context).model_spec, scalings)
+        whole = _values(spec, used, context)
         for part in _parts(len(used)):
-            if not _same(_values(piece, used.iloc[part], context), None if whole is None else whole[part]):
+            if not _same(_values(spec, used.iloc[part], context), None if whole is None else whole[part]):
                 raise NeedsAllRows(
                     f"'{piece}' says something else of a row when other rows are with it, and these rows come in "
                     "batches; compute the column beforehand and use it by its name"
@@ -89,9 +98,9 @@ def _parts(n: int) -> list[np.ndarray]:
     return [part for part in (rows[::2], rows[1::2], *(rows[i : i + 1] for i in alone)) if 0 < part.size < n]
 
 
-def _values(piece: str, used: pd.DataFrame, context: Mapping[str, Any]) -> FloatArray | None:
+def _values(spec: ModelSpec, used: pd.DataFrame, context: Mapping[str, Any]) -> FloatArray | None:
     """Columns of a piece of a formula; None where they are no numbers."""
-    values = np.asarray(materialize(f"0 + {piece}", used, context))
+    values = np.asarray(materialize_again([spec], used, context)[0])
     return values.astype(np.float64) if np.can_cast(values.dtype, np.float64, "same_kind") else None
 
 

@@ -25,6 +25,7 @@ from crosslmm.sources.learn import Learned, Needs
 from crosslmm.sources.levels import Combinations, LevelTable
 from crosslmm.sources.provisional import sample_coordinates
 from crosslmm.sources.rowwise import NeedsAllRows, check_row_wise
+from crosslmm.sources.scalings import with_scalings
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def make_schema(formula: MixedFormula, needs: Needs, learned: Learned, context: 
     random = {text: as_columns(materialize(text, used, context), random_part(text)) for text in texts}
     specs = [matrices.lhs.model_spec, fixed.spec, *(columns.spec for columns in random.values())]
     _check_categories(specs)
-    check_row_wise(formula, used, context)
+    check_row_wise(formula, used, context, learned.scalings)
     arrangement = arrange(formula.random, levels, random, learned.n)
     offset = None if rows.offset is None else rows.offset[used.index]
     target = y if offset is None else y - offset
@@ -122,9 +123,9 @@ def make_schema(formula: MixedFormula, needs: Needs, learned: Learned, context: 
         tables=tables,
         categories=categories,
         combinations=combinations,
-        response_spec=matrices.lhs.model_spec,
-        fixed=_without_values(fixed),
-        random={text: _without_values(columns) for text, columns in random.items()},
+        response_spec=with_scalings(matrices.lhs.model_spec, learned.scalings),
+        fixed=_settled(fixed, learned),
+        random={text: _settled(columns, learned) for text, columns in random.items()},
         arrangement=arrangement,
         layout=Layout(formula.response, fixed.names, (), arrangement.factors, arrangement.terms, standardization),
     )
@@ -194,6 +195,7 @@ def _check_categories(specs: list[ModelSpec]) -> None:
                 )
 
 
-def _without_values(columns: Columns) -> Columns:
+def _settled(columns: Columns, learned: Learned) -> Columns:
+    """Names and encoding of columns, which scale by all rows, without the values of the sample."""
     values: FloatArray = np.empty((0, len(columns.names)))
-    return replace(columns, values=values)
+    return replace(columns, values=values, spec=with_scalings(columns.spec, learned.scalings))
