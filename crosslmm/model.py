@@ -17,6 +17,7 @@ from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
 from crosslmm.errors import ConvergenceWarning, ModelError, warn
 from crosslmm.fit import Fit, Iteration
 from crosslmm.formula import MixedFormula, parse
+from crosslmm.progress import logger, meter
 from crosslmm.results import MixedLMResults
 from crosslmm.sources import WithoutRows, read_model
 
@@ -58,7 +59,7 @@ class MixedLM:
         offset: Any = None,
         missing: str = "drop",
         context: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
+        progress: bool | Progress | None = None,
     ) -> MixedLM:
         """Model from a formula and a table or another source of rows.
 
@@ -79,8 +80,10 @@ class MixedLM:
             What to do with rows that miss a value in any column used.
         context : mapping, optional
             Further names (functions, constants) that the formula may use.
-        progress : callable, optional
-            Called with the name of a phase, the rows done and the rows in all (or None) while rows in batches are read.
+        progress : bool or callable, optional
+            Bars for what takes more than a second (needs tqdm): by default where standard error is a terminal. A
+            callable is given the name of a phase, the rows done and the rows in all (or None) while rows in batches
+            are read. The logger ``crosslmm`` has the same at level INFO.
 
         Raises
         ------
@@ -97,9 +100,10 @@ class MixedLM:
             Fixed-effects columns were dropped as combinations of others.
         """
         parsed = parse(formula)
-        design = read_model(
-            parsed, data, weights=weights, offset=offset, missing=missing, context=context, progress=progress
-        )
+        with meter(progress) as shown:
+            design = read_model(
+                parsed, data, weights=weights, offset=offset, missing=missing, context=context, progress=shown.rows
+            )
         return cls(parsed, design)
 
     @classmethod
@@ -133,6 +137,7 @@ class MixedLM:
         tolerance: float = TOLERANCE,
         max_evaluations: int = MAX_EVALUATIONS,
         verbose: bool = False,
+        progress: bool | Progress | None = None,
     ) -> MixedLMResults:
         """Estimate the model.
 
@@ -150,6 +155,8 @@ class MixedLM:
             Evaluations of the criterion after which to give up.
         verbose : bool
             Print the iterations as they are made, to standard error.
+        progress : bool or callable, optional
+            As for `from_formula`; evaluations are shown as bars only.
 
         Returns
         -------
@@ -164,15 +171,18 @@ class MixedLM:
 
         _check_method(reml)
         _check_limits(tolerance, max_evaluations)
-        fit = estimate(
-            self.crossproducts,
-            self._equations(engine),
-            reml=reml,
-            start=None if start is None else self._theta(start),
-            tolerance=tolerance,
-            max_evaluations=max_evaluations,
-            report=_print_iteration if verbose else None,
-        )
+        with meter(False if verbose else progress) as shown:
+            xp, equations = self.crossproducts, self._equations(engine)
+            logger.info("plan: %s engine, %s", equations.plan.engine, equations.plan.reason)
+            fit = estimate(
+                xp,
+                equations,
+                reml=reml,
+                start=None if start is None else self._theta(start),
+                tolerance=tolerance,
+                max_evaluations=max_evaluations,
+                report=_print_iteration if verbose else shown.iteration if shown.follows_iterations else None,
+            )
         if not fit.converged:
             message = f"the fit did not converge: {fit.message}. See fit.optimization; other starts (start=) may help."
             warn(message, ConvergenceWarning)
@@ -261,7 +271,7 @@ def lmer(
     offset: Any = None,
     missing: str = "drop",
     context: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
     engine: str | Engine = "auto",
     start: Any = None,
     verbose: bool = False,
@@ -290,7 +300,7 @@ def lmer(
     model = MixedLM.from_formula(
         formula, data, weights=weights, offset=offset, missing=missing, context=context, progress=progress
     )
-    return model.fit(reml, engine=engine, start=start, verbose=verbose)
+    return model.fit(reml, engine=engine, start=start, verbose=verbose, progress=progress)
 
 
 mixedlm = MixedLM.from_formula
@@ -304,7 +314,7 @@ def accumulate(
     offset: Any = None,
     missing: str = "drop",
     context: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> CrossProducts:
     """All that a fit needs of the rows of a source, to be kept, sent or fitted with `MixedLM.from_crossproducts`.
 

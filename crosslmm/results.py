@@ -16,6 +16,7 @@ from crosslmm.components import component_labels, component_values
 from crosslmm.design.rows import Predicted, Progress
 from crosslmm.fit import Fit
 from crosslmm.precision import Spread
+from crosslmm.progress import meter
 from crosslmm.report.content import ReportContent
 from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
@@ -277,7 +278,7 @@ class MixedLMResults:
         for rows in self._predictions(progress):
             yield pd.DataFrame({"fitted": rows.fitted, "resid": rows.y - rows.fitted}, index=rows.index)
 
-    def write_fitted(self, path: str | Path, progress: Progress | None = None) -> None:
+    def write_fitted(self, path: str | Path, progress: bool | Progress | None = None) -> None:
         """Write fitted values and residuals to a Parquet file, batch by batch.
 
         The file has the columns row (label of the row), fitted and resid, and appears when it is complete.
@@ -286,7 +287,7 @@ class MixedLMResults:
         ----------
         path : str or Path
             Replaced if it exists.
-        progress : callable, optional
+        progress : bool or callable, optional
             As in `fitted_batches`.
 
         Raises
@@ -296,7 +297,9 @@ class MixedLMResults:
         DataError
             pyarrow is not installed, or the file cannot be written.
         """
-        write_batches(Path(path), (batch.reset_index(names="row") for batch in self.fitted_batches(progress)))
+        with meter(progress) as shown:
+            batches = self.fitted_batches(shown.rows)
+            write_batches(Path(path), (batch.reset_index(names="row") for batch in batches))
 
     def _row_values(self, name: str, of: Callable[[Predicted], np.ndarray]) -> pd.Series:
         values = np.empty(self.nobs)

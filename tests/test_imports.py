@@ -30,7 +30,7 @@ NUMERICS = [
     "uncertainty",
     "estimate",
 ]
-TOP = ["datasets", "report", "components", "results", "model", "__init__", "__main__"]
+TOP = ["datasets", "report", "components", "progress", "results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "datasets": {"pandas"},
     "report": {"numpy", "pandas", "matplotlib"},
     "components": {"numpy"},
+    "progress": {"tqdm"},
     "results": {"numpy", "scipy", "pandas"},
     "model": {"numpy", "scipy", "pandas"},
     "__init__": set(),
@@ -67,7 +68,8 @@ THIRD_PARTY = {
 CHOLMOD = Path("linalg/cholmod.py")
 
 # scipy.stats takes longer to load than all of crosslmm; scipy.special has what normal intervals need.
-HEAVY = {"numba", "sksparse", "matplotlib", "pyarrow", "polars", "statsmodels", "dask", "scipy.stats", "scipy.optimize"}
+HEAVY = {"numba", "sksparse", "matplotlib", "pyarrow", "polars", "statsmodels", "dask", "tqdm"}
+HEAVY |= {"scipy.stats", "scipy.optimize"}
 
 
 def part_of(file: Path) -> str:
