@@ -16,6 +16,9 @@ from crosslmm.errors import DataError
 NOTHING, NUMBERS, TRUTH, TEXT, CATEGORIES = "nothing", "numbers", "truth values", "text", "categories"
 """Kinds of columns; others are called by what pandas infers."""
 
+SEVERAL = (OBJECT_KINDS["mixed"], OBJECT_KINDS["mixed-integer"])
+"""Kinds of columns of Python objects of which a batch may show one only."""
+
 
 @dataclass(frozen=True)
 class ColumnFacts:
@@ -119,12 +122,20 @@ def add_facts(name: str, a: ColumnFacts, b: ColumnFacts) -> ColumnFacts:
         return b if a.kind == NOTHING else a
     if a.kind != b.kind:
         message = f"the column {name!r} holds {a.kind} in {a.where}, but {b.kind} in {b.where}"
-        a, b = _as_text(a), _as_text(b)
+        a, b = _alike(a, b)
         if a.kind != b.kind:
             raise DataError(f"{message}; make it one kind in all batches")
     if a.used is not None and b.used is not None and a.categories is not None and a.categories.equals(b.categories):
         return replace(a, used=a.used | b.used)
     return ColumnFacts(a.kind, a.where, pieces=merged((*_pieces(a), *_pieces(b))))
+
+
+def _alike(a: ColumnFacts, b: ColumnFacts) -> tuple[ColumnFacts, ColumnFacts]:
+    """Facts of columns whose kinds go together: categories of text with text, and anything with several kinds."""
+    if a.kind in SEVERAL or b.kind in SEVERAL:
+        a = ColumnFacts(SEVERAL[0], a.where, pieces=_pieces(a))
+        return a, ColumnFacts(SEVERAL[0], b.where, pieces=_pieces(b))
+    return _as_text(a), _as_text(b)
 
 
 def _as_text(facts: ColumnFacts) -> ColumnFacts:

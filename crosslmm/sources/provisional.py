@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray, positive_diagonal
 from crosslmm.design.qr import independent_columns, plain_factor, triangular_factor
@@ -18,16 +19,23 @@ from crosslmm.design.standardize import inverse_factor
 from crosslmm.layout import Standardization
 
 
-def sample_basis(A: FloatArray) -> FloatArray:
+def sample_basis(A: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
     """Upper triangular, invertible basis (k, k) that makes what is independent in a sample A (n, k) orthogonal.
 
-    A column that depends on earlier ones in the sample loses what they say of it, and is scaled.
+    A column that depends on earlier ones in the sample loses what they say of it, and is scaled: what is left of it is
+    rounding in the sample.
+
+    Returns
+    -------
+    basis : ndarray, shape (k, k)
+    kept : ndarray of intp
+        Columns that are independent in the sample.
     """
     n, k = A.shape
     sizes = np.sqrt(np.einsum("ij,ij->j", A, A) / max(n, 1))
     basis = np.diag(1.0 / np.where(sizes > 0.0, sizes, 1.0))
     if n == 0:
-        return basis
+        return basis, np.arange(0)
     R = triangular_factor(A)
     kept = independent_columns(R)
     basis[np.ix_(kept, kept)] = inverse_factor(positive_diagonal(plain_factor(R[:, kept])), n)
@@ -35,7 +43,7 @@ def sample_basis(A: FloatArray) -> FloatArray:
         earlier = kept[kept < j]
         coefficients = np.linalg.lstsq(R[:, earlier], R[:, j], rcond=None)[0]
         basis[earlier, j] = -basis[j, j] * coefficients
-    return basis
+    return basis, kept
 
 
 def sample_coordinates(
@@ -52,13 +60,13 @@ def sample_coordinates(
     Z : mapping
         Columns of each text of the arrangement.
     """
-    x_basis = sample_basis(X)
-    origin = x_basis @ np.linalg.lstsq(X @ x_basis, target, rcond=None)[0]
+    x_basis, kept = sample_basis(X)
+    origin = x_basis[:, kept] @ np.linalg.lstsq(X @ x_basis[:, kept], target, rcond=None)[0]
     rest = target - X @ origin
     scale = next((s for s in (_size(rest), _size(target)) if s > 0.0), 1.0)
     z_bases = [np.zeros((factor.size, factor.size)) for factor in arrangement.factors]
     for term, text in arrangement.side_by_side:
-        z_bases[term.factor][np.ix_(term.columns, term.columns)] = sample_basis(Z[text])
+        z_bases[term.factor][np.ix_(term.columns, term.columns)] = sample_basis(Z[text])[0]
     return Standardization(x_basis, tuple(z_bases), origin, scale)
 
 
@@ -66,7 +74,7 @@ def _size(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
 
 
-def fixed_step(before: Standardization, after: Standardization, kept: np.ndarray) -> FloatArray:
+def fixed_step(before: Standardization, after: Standardization, kept: NDArray[np.intp]) -> FloatArray:
     """Matrix (p + 1, q + 1) from ``[X, y]`` in coordinates `before` to its kept columns in coordinates `after`."""
     p, q = before.origin.size, kept.size
     first = np.zeros((p + 1, p + 1))
