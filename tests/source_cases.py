@@ -67,7 +67,7 @@ CASES = {
     # [1, x] has a condition number of 1e6, so the coefficients of ordinary least squares hold 1e6 times the rounding
     "far": Case("y ~ x + (x | g)", far_frame(), tolerance=1e-8),
     # the last of its columns depends on the others by way of a column that is 1e5 times as large
-    "far, deficient": Case("y ~ far + center(k):f + (1 | g)", mixed_frame().assign(far=lambda d: 1e5 + d.k), {}, 1e-8),
+    "far, deficient": Case("y ~ far + center(x):f + (1 | g)", mixed_frame().assign(far=lambda d: 1e5 + d.x), {}, 1e-8),
     "scaled": Case("center(y) ~ scale(x) * f + standardize(np.log(h + 9)) + (scale(x) | g)", mixed_frame()),
     "deficient": Case("y ~ x + twice + late + (1 | g) + (1 | h)", deficient_frame()),
 }
