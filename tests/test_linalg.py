@@ -9,13 +9,15 @@ from scipy import sparse
 from scipy.linalg import block_diag
 
 import crosslmm as clm
+from crosslmm.crossproducts import pair_block
 from crosslmm.engine.direct import prepare
 from crosslmm.errors import NumericalError
 from crosslmm.linalg import coupling as coupling_module
-from crosslmm.linalg import dense, threads
+from crosslmm.linalg import dense, schur, threads
 from crosslmm.linalg.coupling import RestBlock, build_coupling
 from crosslmm.linalg.levels import apply, congruence, eliminate, invert, multiply
 from crosslmm.linalg.pairs import gram_operator
+from crosslmm.linalg.schur import sparse_coupling
 
 SIZES = pytest.mark.parametrize("k", [1, 2, 5])
 
@@ -209,6 +211,120 @@ def test_coupling_with_a_sparse_rest(scaled, problem):
     np.testing.assert_allclose(
         per_level(C.quadratic_sparse(pattern, problem.W[rows, cols].copy())), quadratic, atol=1e-11
     )
+
+
+# --- the coupling whose Schur complement is never formed -----------------------------------------
+
+
+def blocks_of(whole, shapes):
+    """Diagonal blocks (k, k, L) per factor of a matrix whose columns are numbered ``column * L + level``."""
+    result, start = [], 0
+    for k, L in shapes:
+        own = whole[start : start + k * L, start : start + k * L].reshape(k, L, k, L)
+        result.append(np.einsum("iljl->ijl", own))
+        start += k * L
+    return result
+
+
+def side_by_side(parts):
+    return np.concatenate([part.reshape(-1, part.shape[2]) for part in parts])
+
+
+@pytest.fixture(params=[1, 3, 20], ids=["one thread", "three threads", "more threads than levels"])
+def unformed(request, monkeypatch):
+    """A function that draws a coupling: its store, the dense C (k_e * L_e, q), psi as blocks and as one matrix."""
+    monkeypatch.setattr(schur, "SERIAL_PAIRS", 0)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(request.param))
+
+    def draw(k_e, shapes, n_levels=9):
+        rng = np.random.default_rng([90, k_e, len(shapes)])
+        stored, columns = [], []
+        for k, L in shapes:
+            cells = rng.choice((n_levels - 2) * (L - 1), size=(n_levels - 2) * (L - 1) // 2, replace=False)
+            rows, cols = np.divmod(cells, L - 1)
+            rows[rows >= 4] += 1  # levels 4 and 8 of the eliminated factor meet nobody, nor does the last here
+            values = rng.normal(size=(k_e, k, cells.size))
+            stored.append(pair_block(rows, cols, values, (n_levels, L)))
+            C = np.zeros((k_e, n_levels, k, L))
+            C[:, rows, :, cols] = values.transpose(2, 0, 1)
+            columns.append(C.reshape(k_e * n_levels, k * L))
+        store = sparse_coupling(tuple(stored), tuple(L for _, L in shapes))
+        assert len(store.cuts) == request.param + 1
+        assert store.shape == (k_e, n_levels)
+        psi = positive_definite(rng, k_e, n_levels)
+        whole = np.zeros((k_e, n_levels, k_e, n_levels))
+        whole[:, np.arange(n_levels), :, np.arange(n_levels)] = per_level(psi)
+        return store, np.hstack(columns), psi, whole.reshape(k_e * n_levels, -1)
+
+    return draw
+
+
+UNFORMED = pytest.mark.parametrize(
+    "shapes", [[(1, 7)], [(2, 5)], [(1, 6), (3, 4)], [(2, 3), (1, 5), (2, 4)]], ids=["1", "2", "1 and 3", "2, 1 and 2"]
+)
+
+
+@pytest.mark.parametrize("m", [1, schur.WIDTH, 2 * schur.WIDTH + 1])
+@pytest.mark.parametrize("k_e", [1, 2, 3])
+@UNFORMED
+def test_products_with_a_schur_complement(unformed, shapes, k_e, m):
+    store, C, psi, whole = unformed(k_e, shapes)
+    rng = np.random.default_rng(91)
+    x = tuple(rng.normal(size=(k, L, m)) for k, L in shapes)
+    t = rng.normal(size=(k_e, psi.shape[2], m))
+    explained = store.schur_product(psi, x)
+    assert [part.shape for part in explained] == [part.shape for part in x]
+    np.testing.assert_allclose(side_by_side(explained), C.T @ whole @ C @ side_by_side(x), atol=1e-11)
+    np.testing.assert_allclose(store.gather(x).reshape(-1, m), C @ side_by_side(x), atol=1e-12)
+    np.testing.assert_allclose(side_by_side(store.scatter(t)), C.T @ t.reshape(-1, m), atol=1e-12)
+
+
+@pytest.mark.parametrize("k_e", [1, 2, 3])
+@UNFORMED
+def test_products_take_views(unformed, shapes, k_e):
+    """Right-hand sides that are columns of wider arrays, as the solver cuts them."""
+    store, C, psi, whole = unformed(k_e, shapes)
+    wide = [np.random.default_rng(92).normal(size=(k, L, 7)) for k, L in shapes]
+    x = tuple(part[:, :, 1:6:2] for part in wide)
+    t = np.random.default_rng(93).normal(size=(k_e, psi.shape[2], 7))[:, :, 1:6:2]
+    np.testing.assert_allclose(side_by_side(store.schur_product(psi, x)), C.T @ whole @ C @ side_by_side(x), atol=1e-11)
+    np.testing.assert_allclose(store.gather(x).reshape(-1, 3), C @ side_by_side(x), atol=1e-12)
+    np.testing.assert_allclose(side_by_side(store.scatter(t)), C.T @ t.reshape(-1, 3), atol=1e-12)
+
+
+@pytest.mark.parametrize("k_e", [1, 2, 3])
+@UNFORMED
+def test_blocks_of_a_schur_complement(unformed, shapes, k_e):
+    store, C, psi, whole = unformed(k_e, shapes)
+    for ours, expected in zip(store.schur_diagonal(psi), blocks_of(C.T @ whole @ C, shapes), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-11)
+
+    rng = np.random.default_rng(94)
+    B = tuple(positive_definite(rng, k, L) + 0.3 * rng.normal(size=(k, k, L)) for k, L in shapes)  # not symmetric
+    q = C.shape[1]
+    spread, start = np.zeros((q, q)), 0
+    for (k, L), block in zip(shapes, B, strict=True):
+        own = np.zeros((k, L, k, L))
+        own[:, np.arange(L), :, np.arange(L)] = per_level(block)
+        spread[start : start + k * L, start : start + k * L] = own.reshape(k * L, k * L)
+        start += k * L
+    (expected,) = blocks_of(C @ spread @ C.T, [(k_e, psi.shape[2])])
+    np.testing.assert_allclose(store.level_quadratic(B), expected, atol=1e-10)
+
+
+def test_few_pairs_take_one_thread():
+    """And many are cut into shares with about as many pairs each."""
+    rng = np.random.default_rng(95)
+    n = 2 * schur.SERIAL_PAIRS
+    rows, cols = rng.integers(0, 2_000, n) ** 2 // 2_000, rng.integers(0, 50_000, n)
+    block = pair_block(rows, cols, np.ones((1, 1, n)), (2_000, 50_000))
+    few = pair_block(rows[:500], cols[:500], np.ones((1, 1, 500)), (2_000, 50_000))
+    assert sparse_coupling((few,), (50_000,)).cuts == (0, 2_000)
+    cuts = sparse_coupling((block,), (50_000,)).cuts
+    assert len(cuts) == threads.n_threads() + 1
+    shares = np.diff(block.indptr[list(cuts)])
+    assert shares.sum() == block.nnz
+    assert shares.max() < 1.1 * block.nnz / len(shares)
 
 
 # --- the rest, from the equations of whole models ------------------------------------------------
