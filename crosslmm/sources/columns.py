@@ -74,9 +74,11 @@ def facts_of(column: pd.Series, where: str, *, levels: bool, text: bool) -> Colu
         categories = column.dtype.categories
         used = np.bincount(column.cat.codes.to_numpy(), minlength=len(categories)) > 0
         return ColumnFacts(CATEGORIES, where, categories, used)
-    column = settle_column(column)
-    kind = kind_of(column)
-    pieces = (distinct(column),) if levels or (text and kind == TEXT) else ()
+    settled = settle_column(column)
+    kind = kind_of(settled)
+    # Python objects stay what they are: what other batches hold decides what they become
+    values = column if column.dtype == object else settled
+    pieces = (distinct(values),) if levels or (text and kind == TEXT) else ()
     return ColumnFacts(kind, where, pieces=pieces)
 
 
@@ -156,6 +158,6 @@ def merged(pieces: tuple[pd.Series, ...]) -> tuple[pd.Series, ...]:
     kept: list[pd.Series] = []
     for piece in pieces:
         while kept and len(kept[-1]) <= 2 * len(piece):
-            piece = distinct(settle_column(pd.concat([kept.pop(), piece], ignore_index=True)))
+            piece = distinct(pd.concat([kept.pop(), piece], ignore_index=True))
         kept.append(piece)
     return tuple(kept)
