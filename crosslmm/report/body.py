@@ -19,10 +19,6 @@ MOST_CORRELATIONS = 6
 """Columns of correlations that are shown; a wider covariance matrix is left to `varcorr`."""
 
 
-ERROR_DIGITS = 2
-"""Significant digits of an error."""
-
-
 @dataclass(frozen=True)
 class Table:
     """A table of texts.
@@ -180,7 +176,7 @@ def _errors(content: ReportContent) -> list[tuple[str, ...]]:
     if content.varcorr_se is None or content.varcorr_mc_error is None:
         return [()] * len(content.varcorr)
     pairs = zip(content.varcorr_se["sdcor"], content.varcorr_mc_error["sdcor"], strict=True)
-    return [tuple("-" if np.isnan(e) else numbers.significant(e, ERROR_DIGITS) for e in pair) for pair in pairs]
+    return [tuple(numbers.error(error) for error in pair) for pair in pairs]
 
 
 def _fixed(content: ReportContent) -> Table:

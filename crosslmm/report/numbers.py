@@ -50,6 +50,14 @@ def significant(value: float, digits: int = 5) -> str:
     return with_decimals(value, decimals_for(value, digits))
 
 
+def error(value: float) -> str:
+    """A standard error; ``"-"`` where there is none."""
+    if math.isnan(value):
+        return "-"
+    small = 0.0 < abs(value) < 10.0 ** -MOST_DECIMALS
+    return f"{value:.2g}" if small else significant(value, 2)
+
+
 def like_error(value: float, error: float, digits: int = 4) -> str:
     """A number with the decimals that show `digits` significant digits of its standard error."""
     if not (math.isfinite(error) and error > 0.0):
