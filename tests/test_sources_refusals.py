@@ -153,6 +153,7 @@ def test_values_missing_in_one_batch_when_they_must_not_be(data):
         ([1, 2], "not builtins.int"),
         (["/no/such/file.parquet"], "no file or directory '/no/such/file.parquet'"),
         ("/no/such/file.parquet", "no file or directory"),
+        ("ratings.csv", r"only Parquet files .* lambda: pandas.read_csv\('ratings.csv', chunksize=100_000\)"),
         (iter([]), "pass a function that returns a new one each time"),
         ((part for part in [small_frame()]), "an iterator or generator can be read once only"),
         (lambda: iter([]), "the source has no batches"),
@@ -200,6 +201,25 @@ def test_arrays_beside_batches(data, what):
 def test_what_is_no_cross_products(xp):
     with pytest.raises(clm.ModelError, match=r"crosslmm.accumulate\(formula, source\)"):
         clm.MixedLM.from_crossproducts(xp)
+
+
+def test_dask_frames_without_a_column(data):
+    frames = pytest.importorskip("dask.dataframe")
+    with pytest.raises(clm.DataError, match="no column 'X2'"):
+        clm.accumulate("y ~ X2 + (1|g)", frames.from_pandas(data, npartitions=2))
+
+
+def test_a_dask_graph_that_fails(data):
+    dask, frames = pytest.importorskip("dask"), pytest.importorskip("dask.dataframe")
+
+    def broken(part):
+        if len(part) and part.h.iloc[0] >= 0:
+            raise OSError("the disk is gone")
+        return part
+
+    source = frames.from_pandas(data, npartitions=3).map_partitions(broken, meta=data.iloc[:0])
+    with dask.config.set(scheduler="threads"), pytest.raises(clm.DataError, match="OSError: the disk is gone"):
+        clm.accumulate("y ~ x + (1|g)", source)
 
 
 # --- files ---------------------------------------------------------------------------------------

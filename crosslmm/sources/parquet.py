@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 SUFFIXES = (".parquet", ".parq", ".pq")
+TEXT_FILES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def parquet_files(paths: Iterable[str | Path]) -> Parquet:
             if not found:
                 raise DataError(f"the directory {str(path)!r} holds no file that ends in {', '.join(SUFFIXES)}")
             files += found
+        elif path.name.lower().endswith(TEXT_FILES):
+            raise DataError(
+                f"{str(path)!r} is a text file, and only Parquet files are read by their paths; pass a function that "
+                f"reads it in batches, such as lambda: pandas.read_csv({str(path)!r}, chunksize=100_000)"
+            )
         elif path.is_file():
             files.append(path)
         else:

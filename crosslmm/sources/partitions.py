@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from crosslmm.design.frame import check_names
 from crosslmm.errors import CrosslmmError, DataError
 from crosslmm.sources.local import fold, numbered, sliced
 from crosslmm.sources.protocol import Add, Batch, Make, reading
@@ -27,10 +28,15 @@ class Partitions:
         """Unknown: partitions are not computed to be counted."""
         return None
 
+    def _parts(self, columns: list[str]) -> list[Any]:
+        """Partitions of some columns, to be computed."""
+        check_names(columns, self.columns())
+        return list(self.frame[columns].to_delayed())
+
     def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
         """Partitions, computed one after the other."""
         start = 0
-        for i, part in enumerate(self.frame[columns].to_delayed()):
+        for i, part in enumerate(self._parts(columns)):
             name = f"partition {i}"
             with reading(name):
                 table = numbered(part.compute()[columns], start)
@@ -50,8 +56,12 @@ class Partitions:
         """Sum over partitions by dask's scheduler, in the order of a balanced tree."""
         from dask.delayed import delayed
 
-        shared = delayed(Reduction(rows, make, add), pure=False)
-        level = [shared(f"partition {i}", part) for i, part in enumerate(self.frame[columns].to_delayed())]
+        work: Any = Reduction(rows, make, add)
+        client = _client(self.frame)
+        # a schema of many levels goes to every worker once, not into the graph
+        work = delayed(work, pure=False) if client is None else client.scatter(work, broadcast=True, hash=False)
+        one = delayed(_reduced, pure=False)
+        level = [one(work, f"partition {i}", part) for i, part in enumerate(self._parts(columns))]
         if not level:
             raise DataError("the dask DataFrame has no partitions")
         added = delayed(add)
@@ -78,6 +88,18 @@ class Reduction(Generic[T]):
     def __call__(self, name: str, table: Any) -> T:
         """Reduce one partition, in stretches of rows."""
         return fold(sliced(Batch(name, table), self.rows), self.make, self.add, _silent)
+
+
+def _reduced(work: Reduction[T], name: str, table: Any) -> T:
+    return work(name, table)
+
+
+def _client(frame: Any) -> Any:
+    """The client of the cluster that would compute a frame; None where none would."""
+    from dask.base import get_scheduler
+
+    owner = getattr(get_scheduler(collections=[frame]), "__self__", None)
+    return owner if type(owner).__module__.partition(".")[0] == "distributed" else None
 
 
 def _silent(rows: int) -> None:
