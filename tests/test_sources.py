@@ -245,6 +245,16 @@ def test_integers_that_are_missing_in_one_batch():
     assert {type(level) for level in xp.layout.factors[0].levels} == {int}
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32"])
+def test_small_integers(dtype):
+    """Whose range is beyond the type."""
+    low, high = (-100, 120) if dtype.startswith("i") else (5, 250)
+    rng = np.random.default_rng(6)
+    data = pd.DataFrame({"g": rng.integers(low, high, 900).astype(dtype), "x": rng.normal(size=900)})
+    data["y"] = data.x + rng.normal(size=900)
+    assert_same(clm.accumulate("y ~ x + (1 | g)", cut(data, 400)), clm.accumulate("y ~ x + (1 | g)", data), 1e-11)
+
+
 def test_integers_far_apart():
     data = mixed_frame().dropna()
     data["far"] = data.h.to_numpy() * 10**15

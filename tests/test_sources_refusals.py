@@ -85,6 +85,7 @@ def test_formulas_that_need_all_rows(data, formula, says):
         clm.accumulate(formula, cut(data.assign(f=data.f.astype(str)), 13))
 
 
+@pytest.mark.filterwarnings("ignore::crosslmm.RankDeficiencyWarning")
 @pytest.mark.parametrize("formula", ["y ~ poly(x, 2) + (1|g)", "y ~ x.rank() + (1|g)", "y ~ h + C(h) + (1|g)"])
 def test_large_tables_are_then_read_at_once(data, stretches, formula):
     model = clm.MixedLM.from_formula(formula, data)

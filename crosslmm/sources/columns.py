@@ -104,7 +104,8 @@ def distinct(column: pd.Series) -> pd.Series:
         low, high = int(values.min()), int(values.max())
         if high - low < max(SHORT_TABLE, TABLE_FACTOR * values.size):
             occurs = np.zeros(high - low + 1, dtype=bool)
-            occurs[values - values.dtype.type(low)] = True
+            # the range of small integers can be beyond their own type
+            occurs[values.astype(np.int64, copy=False) - low] = True
             return pd.Series((np.flatnonzero(occurs) + low).astype(values.dtype), name=column.name)
     try:
         return pd.Series(column.unique(), name=column.name)
