@@ -130,7 +130,7 @@ def _likelihood(content: ReportContent) -> Table:
 def _residuals(resid: np.ndarray | None) -> Table:
     if resid is None:
         return Table(
-            "Scaled residuals: rows are not in memory; see fit.fitted_batches() and fit.write_fitted(path)", (), ()
+            "Scaled residuals: left out (another pass); see fit.fitted_batches(), fit.write_fitted(path)", (), ()
         )
     values = np.quantile(resid, list(QUANTILES.values()))
     return Table("Scaled residuals", tuple(QUANTILES), (tuple(numbers.with_decimals(v, 3) for v in values),))
