@@ -41,6 +41,11 @@ class PairBlock:
         """Number of pairs of levels that occur together."""
         return self.indices.size
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes
+
     def rows(self) -> NDArray[np.int32]:
         """Level of factor f of each pair; shape (nnz,)."""
         counts = np.diff(self.indptr)
@@ -120,6 +125,12 @@ class CrossProducts:
     border: tuple[FloatArray, ...]
     fixed: FloatArray
     n_dropped: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        arrays = (*self.diagonal, *self.border, self.fixed)
+        return sum(a.nbytes for a in arrays) + sum(block.nbytes for _, _, block in self.pairs)
 
     def restrict(self, factor: int) -> CrossProducts:
         """Cross-products of the model with the terms of one factor only."""

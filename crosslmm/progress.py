@@ -1,4 +1,4 @@
-"""What long work says while it runs: a bar per phase on a terminal with tqdm, and records of the logger ``crosslmm``."""
+"""What long work says: a bar per phase on a terminal with tqdm, and records of the logger ``crosslmm``."""
 
 from __future__ import annotations
 

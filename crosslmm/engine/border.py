@@ -123,6 +123,10 @@ class Folded:
         own = self.J @ solve_lower_transposed(self.L, (self.half[:, s:] @ a)[:, None])[:, 0]
         return np.concatenate([-own, a])
 
+    def effects(self, h: FloatArray) -> FloatArray:
+        """Modes ``J J' Z_s' V^-1 w`` of the border's random effects from ``h = Z_s' V0^-1 w``; both (s, m)."""
+        return self.J @ solve_lower_transposed(self.L, solve_lower(self.L, self.J.T @ h))
+
     def project(self, zz: FloatArray, zg: FloatArray) -> tuple[FloatArray, FloatArray]:
         """From inner products in ``V0^-1`` (m, m) and (m, c) to those in ``V^-1``, (m, m) and (m, p + 1)."""
         s = self.J.shape[0]

@@ -17,7 +17,7 @@ from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.plan import DirectEngine, Plan
-from crosslmm.engine.protocol import Effects, Marginal, Products, Templates
+from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
 from crosslmm.linalg.dense import solve_lower
@@ -178,6 +178,31 @@ class DirectSystem:
             zz += cross(zf, hf.reshape(-1, m))
             zx += cross(zf, self.equations.border[order.index(f)].reshape(-1, size))
         return Products(0.5 * (zz + zz.T), zx[:, :-1], 0)
+
+    def fixed_scores(self) -> Templates:
+        """See `System.fixed_scores`."""
+        h = tuple(border[:, :, :-1] for border in self.equations.border)
+        return self._scores(h, self._layout_order(list(h)), self.border_rest[:, :-1])
+
+    def random_scores(self, z: Templates) -> Scores:
+        """See `System.random_scores`."""
+        in_layout = self.equations.gram.apply(z)
+        h = tuple(in_layout[f] for f in self.equations.symbolic.order)
+        reduced = self._reduce(h[1:], apply(self.first.psi, h[0]))
+        return Scores(self._scores(h, in_layout, self.rest.half_solve(reduced)), 0)
+
+    def _scores(self, h: Templates, in_layout: Templates, half: FloatArray) -> Templates:
+        """``Z' V^-1 w`` of columns w from ``h = Z'W w``, in both orders of the factors, and ``L^-1 T' (...)`` of it."""
+        u = self.rest.half_solve_transposed(half)
+        modes = [apply(self.first.psi, h[0] - self.scaled.apply(u))]
+        start = 0
+        for T, part in zip(self.templates[1:], h[1:], strict=True):
+            k, n_levels, m = part.shape
+            own = u[start : start + k * n_levels].reshape(k, n_levels, m)
+            modes.append(np.einsum("ij,jlm->ilm", T, own))
+            start += k * n_levels
+        explained = self.equations.gram.apply(self._layout_order(modes))
+        return tuple(total - part for total, part in zip(in_layout, explained, strict=True))
 
     def marginal(self, *, reml: bool) -> Marginal:
         """See `System.marginal`."""

@@ -18,7 +18,7 @@ from crosslmm.engine.border import Border, Folded
 from crosslmm.engine.core import Core, CoreBlocks
 from crosslmm.engine.plan import FEWEST_PROBES, IterativeEngine, Plan
 from crosslmm.engine.probes import Samples, exact_traces, join, read_probes, right_hand_sides, signs
-from crosslmm.engine.protocol import Effects, Marginal, Products, Templates
+from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, Templates
 from crosslmm.linalg import cg
 
 Vectors = tuple[FloatArray, ...]
@@ -253,28 +253,70 @@ class IterativeSystem:
         zz, zx = self.folded.project(zz, zg)
         return Products(0.5 * (zz + zz.T), zx[:, :-1], steps)
 
+    def fixed_scores(self) -> Templates:
+        """See `System.fixed_scores`."""
+        s, p = self.equations.border.n_effects, self.fixed.shape[0] - 1
+        a = np.stack([self.folded.contrast(unit) for unit in np.eye(p, p + 1)], axis=1) if p else np.zeros((s + 1, 0))
+        scores = [np.einsum("klc,cp->klp", part, a) for part in self.scores]
+        scores += self.equations.border.split(self.gram[:s] @ a)
+        return self._layout_order(scores)
+
+    def random_scores(self, z: Templates) -> Scores:
+        """See `System.random_scores`."""
+        ordered = tuple(z[f] for f in self.equations.order)
+        n_core = 1 + len(self.core.blocks.shapes)
+        core, zg, steps = self._core_scores(ordered[:n_core])
+        border = self.equations.border
+        s = border.n_effects
+        own, F = zg[:, :s].T, self.gram[:s, :s]
+        z_s = border.join(ordered[n_core:], zg.shape[0])
+        left = z_s - self.folded.effects(own + F @ z_s)
+        scores = [part + np.einsum("kls,sm->klm", g[:, :, :s], left) for part, g in zip(core, self.scores, strict=True)]
+        scores += border.split(own + F @ left)
+        return Scores(self._layout_order(scores), steps)
+
     def _core_products(self, z: Vectors) -> tuple[FloatArray, FloatArray, int]:
         """``(Zz)' V0^-1 (Zz)`` and ``(Zz)' V0^-1 G`` for z of the factors e, b."""
-        blocks, border = self.core.blocks, self.equations.border
-        h_e = np.einsum("ijl,jlm->ilm", blocks.diagonal, z[0])
-        h_b: Vectors = ()
-        steps = 0
+        h, solved, steps = self._core_solve(z, INNER_TOLERANCE)
         m = z[0].shape[2]
-        v = u = residual = np.zeros((0, m))
-        if blocks.coupling is not None:
-            h_e = h_e + blocks.coupling.gather(z[1:])
-            own = blocks.gram.apply(z[1:])
-            h_b = tuple(a + b for a, b in zip(own, blocks.coupling.scatter(z[0]), strict=True))
-            v = self.core.transposed(self.core.reduce(h_e, h_b))
-            solution = cg.solve(self.core.matrix, self.core.precondition, v, np.full(m, INNER_TOLERANCE))
-            u, residual, steps = solution.x, solution.residual, solution.steps
-        solved = Solved(h_e, v, u, residual)
-        zz, zg = -bilinear(self.core, solved, solved), -bilinear(self.core, solved, self.columns)
-        for part, h, g in zip(z, (h_e, *h_b), (border.first, *border.others), strict=True):
-            flat = part.reshape(-1, m)
-            zz += cross(flat, h.reshape(-1, m))
-            zg += cross(flat, g.reshape(-1, border.n_columns))
-        return zz, zg, steps
+        zz = -bilinear(self.core, solved, solved)
+        for part, own in zip(z, h, strict=True):
+            zz += cross(part.reshape(-1, m), own.reshape(-1, m))
+        return zz, self._with_border(z, solved), steps
+
+    def _with_border(self, z: Vectors, solved: Solved) -> FloatArray:
+        """``(Zz)' V0^-1 G`` from the solution for z of the factors e, b; shape (m, c)."""
+        border, m = self.equations.border, z[0].shape[2]
+        zg = -bilinear(self.core, solved, self.columns)
+        for part, g in zip(z, (border.first, *border.others), strict=True):
+            zg += cross(part.reshape(-1, m), g.reshape(-1, border.n_columns))
+        return zg
+
+    def _core_scores(self, z: Vectors) -> tuple[Vectors, FloatArray, int]:
+        """``Z' V0^-1 (Zz)`` of the factors e, b, and ``(Zz)' V0^-1 G``, for z of the factors e, b."""
+        h, solved, steps = self._core_solve(z, DATA_TOLERANCE)
+        modes = self.core.scaled(solved.u)
+        first = np.einsum("ijl,jlm->ilm", self.core.outside, self.core.remainder(h[0], modes))
+        zg = self._with_border(z, solved)
+        if not modes:
+            return (first,), zg, steps
+        explained = self.core.reduced_gram(modes)
+        others = (a - K for a, K in zip(self.core.reduce(h[0], h[1:]), explained, strict=True))
+        return (first, *others), zg, steps
+
+    def _core_solve(self, z: Vectors, tolerance: float) -> tuple[Vectors, Solved, int]:
+        """``Z'W Zz`` of the factors e, b, and its solution."""
+        blocks = self.core.blocks
+        h_e = np.einsum("ijl,jlm->ilm", blocks.diagonal, z[0])
+        if blocks.coupling is None:
+            nothing = np.zeros((0, z[0].shape[2]))
+            return (h_e,), Solved(h_e, nothing, nothing, nothing), 0
+        h_e = h_e + blocks.coupling.gather(z[1:])
+        own = blocks.gram.apply(z[1:])
+        h_b = tuple(a + b for a, b in zip(own, blocks.coupling.scatter(z[0]), strict=True))
+        v = self.core.transposed(self.core.reduce(h_e, h_b))
+        solution = cg.solve(self.core.matrix, self.core.precondition, v, np.full(v.shape[1], tolerance))
+        return (h_e, *h_b), Solved(h_e, v, solution.x, solution.residual), solution.steps
 
     def marginal(self, *, reml: bool) -> Marginal:
         """See `System.marginal`."""

@@ -112,7 +112,9 @@ class Plan:
     flops : float
         Multiply-adds of one evaluation with its gradient.
     bytes : int
-        Memory of the engine beyond the data.
+        Memory of the engine beyond the cross-products.
+    held : int
+        Memory of the cross-products.
     reason : str
         Why this engine and storage.
     blocks : tuple of (row, column, storage, nonzeros)
@@ -128,6 +130,7 @@ class Plan:
     nonzeros: int
     flops: float
     bytes: int
+    held: int
     reason: str
     blocks: tuple[tuple[str, str, str, int], ...]
 
@@ -140,7 +143,7 @@ class Plan:
             *([f"border        {', '.join(self.border)}: exact, beside the fixed effects"] if self.border else []),
             f"{stored:<13} {self.nonzeros:,} nonzeros",
             f"evaluation    {self.flops:.2g} multiply-adds",
-            f"memory        {self.bytes / 1e6:,.1f} MB beyond the data",
+            f"memory        {self.bytes / 1e6:,.1f} MB beyond the {self.held / 1e6:,.1f} MB of the cross-products",
             "",
             "blocks of the lower triangle",
         ]
@@ -150,8 +153,16 @@ class Plan:
         return "\n".join(lines)
 
 
-def require_memory(n_bytes: int, what: str) -> None:
+def require_memory(n_bytes: int, what: str, instead: str = "") -> None:
     """Refuse before allocating more than the machine has.
+
+    Parameters
+    ----------
+    n_bytes : int
+    what : str
+        Needs them, for the message.
+    instead : str
+        What else would do, as a sentence.
 
     Raises
     ------
@@ -162,7 +173,8 @@ def require_memory(n_bytes: int, what: str) -> None:
     if n_bytes > available:
         raise ResourceError(
             f"{what} needs {n_bytes / 1e9:,.1f} GB and {available / 1e9:,.1f} GB are available. "
-            "A machine with more memory, fewer levels in the second largest factor, or fewer random slopes would help."
+            f"{instead}A machine with more memory, fewer levels in the second largest factor, or fewer random slopes would "
+            "help."
         )
 
 

@@ -51,6 +51,22 @@ class Products:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """``Z' V^-1 w`` for some columns w.
+
+    Attributes
+    ----------
+    values : tuple of ndarray, each (k, L, m)
+        Per factor.
+    steps : int
+        Conjugate gradient steps they took; 0 where the equations are factorised.
+    """
+
+    values: Templates
+    steps: int
+
+
+@dataclass(frozen=True)
 class Marginal:
     """Derivative of the log-determinant by the covariance ``T T'`` of each factor.
 
@@ -93,6 +109,12 @@ class System(Protocol):
 
     def inner(self, z: Templates) -> Products:
         """Inner products for z given per factor as (k, L, m)."""
+
+    def fixed_scores(self) -> Templates:
+        """``Z' V^-1 X`` per factor; each (k, L, p)."""
+
+    def random_scores(self, z: Templates) -> Scores:
+        """``Z' V^-1 (Z z)`` for z given per factor as (k, L, m)."""
 
     def marginal(self, *, reml: bool) -> Marginal:
         """Derivative of ``log |V|`` (ML) or ``log |V| + log |X' V^-1 X|`` (REML) by ``T T'``."""

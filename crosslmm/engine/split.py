@@ -151,6 +151,7 @@ def describe(xp: CrossProducts, options: IterativeEngine, reason: str) -> Plan:
         nonzeros=pairs,
         flops=2.0 * pairs * width * USUAL_STEPS,
         bytes=vectors + dense + reversed_pairs,
+        held=xp.nbytes,
         reason=reason,
         blocks=tuple(rows),
     )

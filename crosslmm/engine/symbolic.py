@@ -28,6 +28,8 @@ Only their ratio counts.
 SPARSE_SECONDS = 2.0e-9
 
 
+INSTEAD = "The iterative engine (engine='iterative') forms no factor. "
+
 SPARSE_BYTES = 40
 """Bytes per nonzero of a sparse factor: CHOLMOD's, its copy as a matrix, the selected inverse, and their indices."""
 
@@ -130,9 +132,9 @@ def _store_rest(
         elif visits / 2 > CERTAINLY_FULL * full:
             reason = "crossed factors fill the rest"
         if reason is not None:
-            require_memory(dense_bytes(q), f"a dense factor of {q:,} equations")
+            require_memory(dense_bytes(q), f"a dense factor of {q:,} equations", INSTEAD)
             return DenseRest.build(matrix), full, reason
-    require_memory(int(PATTERN_BYTES * min(visits, float(q) ** 2)), f"the pattern of {q:,} equations")
+    require_memory(int(PATTERN_BYTES * min(visits, float(q) ** 2)), f"the pattern of {q:,} equations", INSTEAD)
     return _weigh(matrix, blocks, shape, options)
 
 
@@ -154,9 +156,9 @@ def _weigh(
     full = q * (q + 1) // 2
     share = f"{100.0 * columns_per_level * counts.sum() / full:.2g}% of a full one"
     if options.rest == "auto" and DENSE_SECONDS * float(q) ** 3 < sparse_cost:
-        require_memory(dense_bytes(q), f"a dense factor of {q:,} equations")
+        require_memory(dense_bytes(q), f"a dense factor of {q:,} equations", INSTEAD)
         return DenseRest.build(matrix), full, f"the sparse factor of the rest would have {share}"
-    require_memory(int(columns_per_level * counts.sum()) * SPARSE_BYTES, f"a sparse factor of {q:,} equations")
+    require_memory(int(columns_per_level * counts.sum()) * SPARSE_BYTES, f"a sparse factor of {q:,} equations", INSTEAD)
     pattern = _column_pattern(levels, matrix)
     analysis = cholmod.analyze(pattern, options.ordering)
     upper = _permuted_upper(pattern, analysis.permutation)
@@ -243,6 +245,7 @@ def _describe(
         bytes=(dense_bytes(q) if dense else SPARSE_BYTES * nonzeros)
         + 60 * coupled
         + 8 * 6 * first.n_levels * k * (k + p),
+        held=xp.nbytes,
         reason=reason,
         blocks=tuple(rows),
     )
