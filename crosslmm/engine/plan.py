@@ -173,8 +173,8 @@ def require_memory(n_bytes: int, what: str, instead: str = "") -> None:
     if n_bytes > available:
         raise ResourceError(
             f"{what} needs {n_bytes / 1e9:,.1f} GB and {available / 1e9:,.1f} GB are available. "
-            f"{instead}A machine with more memory, fewer levels in the second largest factor, or fewer random slopes would "
-            "help."
+            f"{instead}A machine with more memory, fewer levels in the second largest factor, or fewer random slopes "
+            "would help."
         )
 
 
