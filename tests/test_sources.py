@@ -150,6 +150,19 @@ def test_dask_threads(name):
     assert_same(xp, in_memory(name), max(case.tolerance, 1e-11))
 
 
+def test_dask_partitions_without_rows():
+    dask = pytest.importorskip("dask")
+    frames = pytest.importorskip("dask.dataframe")
+    case = CASES["mixed"]
+    data = case.data.reset_index(drop=True)
+    source = frames.from_pandas(data, npartitions=6).map_partitions(lambda part: part[part.index < 120])
+    with dask.config.set(scheduler="threads"):
+        fit = clm.lmer(case.formula, source, **case.options)
+        expected = clm.lmer(case.formula, data[:120], **case.options)
+        assert_same(fit.model.crossproducts, expected.model.crossproducts, 1e-11)
+        pd.testing.assert_series_equal(fit.fittedvalues, expected.fittedvalues, check_index_type=False)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")

@@ -64,13 +64,15 @@ class Local:
 
 def fold(batches: Iterable[Batch], make: Make[T], add: Add[T], watch: Callable[[int], None]) -> T:
     """Sum of ``make(batch)`` from left to right."""
-    total: T | None = None
-    for batch in batches:
-        part = make(batch)
-        total = part if total is None else add(total, part)
-        watch(len(batch.table))
-    if total is None:
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
         raise DataError("the source has no batches: it yields no frame")
+    total = make(first)
+    watch(len(first.table))
+    for batch in iterator:
+        total = add(total, make(batch))
+        watch(len(batch.table))
     return total
 
 
