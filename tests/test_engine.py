@@ -1,23 +1,218 @@
-"""The plan: which factor is eliminated, how the rest is stored, what it costs, and that the storage does not matter."""
+"""The contract of `crosslmm.engine.protocol`: engines give what dense algebra gives and say how far they may be off."""
+
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
+from standard import oracle
 
 import crosslmm as clm
-from crosslmm.engine import plan as plan_module
-from crosslmm.engine.direct import prepare
+from crosslmm.engine.choose import choose
+from crosslmm.engine.plan import ORDERINGS
 from crosslmm.engine.symbolic import DENSE_AT_ONCE
 
+PROBES = 256
+ENGINES = {
+    "direct, dense": clm.DirectEngine(rest="dense"),
+    "direct, sparse": clm.DirectEngine(rest="sparse"),
+    "iterative": clm.IterativeEngine(n_probes=PROBES, rng=1),
+    "iterative, no border": clm.IterativeEngine(n_probes=PROBES, rng=2, border=0),
+}
+ERRORS = 5.0
+"""Standard errors within which what is sampled must lie."""
 
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(1)
+EXACT, SOLVED = 1e-9, 1e-7
+"""Relative error of what is linear in a factorised, and in an iterated, solution."""
+
+
+@dataclass(frozen=True)
+class Case:
+    formula: str
+    options: dict = field(default_factory=dict)
+
+
+# Numbers of levels: a 60, b 40, c 12.
+CASES = {
+    "one factor": Case("y ~ x + (1 + x | a)"),
+    "crossed": Case("y ~ x + (1 | a) + (1 | b)"),
+    "crossed slopes": Case("y ~ x + (1 + x | a) + (1 + z | b)"),
+    "three factors": Case("y ~ x + z + (1 + x | a) + (1 + x | b) + (1 | c)"),
+    "smallest first": Case("y ~ 1 + (1 + x + z | c) + (1 | b) + (1 | a)"),
+    "nested": Case("y ~ x + (1 + x | c / d)"),
+    "several terms": Case("y ~ x + (1 + x | a) + (0 + z | a) + (x || b)"),
+    "weights and offset": Case("y ~ x + (1 + x | a) + (1 | b) + (1 | c)", {"weights": "w", "offset": "o"}),
+    "no fixed effects": Case("y ~ 0 + (1 + x | a) + (1 | b) + (1 | c)"),
+}
+TEMPLATES = ("full rank", "deficient", "zero", "one zero", "another zero", "weak", "strong")
+
+
+@cache
+def frame():
+    rng = np.random.default_rng(11)
     n = 400
-    frame = pd.DataFrame({"a": rng.integers(0, 40, n), "c": rng.integers(0, 5, n), "x": rng.normal(size=n)})
-    frame["b"] = (frame["a"] // 4 + rng.integers(0, 2, n)) % 10
-    frame["y"] = rng.normal(size=40)[frame["a"]] + rng.normal(size=5)[frame["c"]] + rng.normal(size=n)
-    return frame
+    data = pd.DataFrame({"a": rng.permutation(np.arange(n) % 60), "b": rng.permutation(np.arange(n) % 40)})
+    data["c"], data["d"] = rng.integers(0, 12, n), rng.integers(0, 4, n)
+    data["x"], data["z"], data["o"] = rng.normal(size=n) + 1, rng.uniform(-1, 2, size=n), rng.normal(size=n)
+    data["w"] = rng.uniform(0.3, 3, size=n)
+    data["y"] = rng.normal(size=n) + 0.5 * data["x"] + data["o"]
+    for name in "abc":
+        data["y"] += rng.normal(size=60)[data[name]]
+    return data
+
+
+@cache
+def model_of(name):
+    return clm.MixedLM.from_formula(CASES[name].formula, frame(), **CASES[name].options)
+
+
+@cache
+def templates_of(name, kind):
+    """Templates of any shape: in the coordinates of the engines they need not be triangular."""
+    rng = np.random.default_rng([12, len(name)])
+    factors = model_of(name).design.layout.factors
+    templates = [rng.normal(size=(f.size, f.size)) + np.eye(f.size) for f in factors]
+    scale = {"zero": 0.0, "weak": 1e-5, "strong": 30.0}.get(kind, 1.0)
+    templates = [scale * T for T in templates]
+    by_size = sorted(range(len(factors)), key=lambda f: factors[f].n_effects)
+    if kind == "one zero":
+        templates[by_size[-1]][:] = 0.0
+    if kind == "another zero":
+        templates[by_size[0]][:] = 0.0
+    if kind == "deficient":
+        templates = [T if len(T) == 1 else np.outer(T[0], T[1]) for T in templates]
+    return tuple(templates)
+
+
+@cache
+def expected_of(name, kind):
+    return oracle(model_of(name), templates_of(name, kind))
+
+
+@cache
+def system_of(name, kind, engine):
+    return choose(model_of(name).crossproducts, ENGINES[engine]).at(templates_of(name, kind))
+
+
+def standard_error(deviations):
+    """Of a mean, by what each of n independent probes says less the mean."""
+    n = len(deviations)
+    return np.sqrt(np.square(deviations).sum(axis=0) / (n * (n - 1))) if n else np.zeros(deviations.shape[1:])
+
+
+every_case = pytest.mark.parametrize("name", CASES)
+every_template = pytest.mark.parametrize("kind", TEMPLATES)
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+def sampled(name, engine):
+    """Whether conjugate gradients solve for a factor: there is one that is not eliminated and not in the border."""
+    if not engine.startswith("iterative"):
+        return False
+    sizes = sorted(f.n_effects for f in model_of(name).design.layout.factors)[:-1]
+    return bool(sizes) and sum(sizes) > ENGINES[engine].border
+
+
+@every_engine
+@every_template
+@every_case
+def test_log_det(name, kind, engine):
+    system, expected = system_of(name, kind, engine), expected_of(name, kind).log_det
+    if sampled(name, engine):
+        assert 0.0 <= system.log_det_error < 0.1 * (1.0 + abs(expected))
+        assert abs(system.log_det - expected) <= ERRORS * system.log_det_error + 1e-9 * (1.0 + abs(expected))
+    else:
+        assert system.log_det_error == 0.0
+        assert system.log_det == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@every_engine
+@every_template
+@every_case
+def test_fixed(name, kind, engine):
+    ours, expected = system_of(name, kind, engine).fixed, expected_of(name, kind).fixed
+    size = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(ours / np.outer(size, size), expected / np.outer(size, size), rtol=0, atol=1e-9)
+
+
+@every_engine
+@every_template
+@every_case
+def test_effects(name, kind, engine):
+    model = model_of(name)
+    beta = np.random.default_rng(13).normal(size=model.design.layout.n_fixed)
+    ours, (modes, scores) = system_of(name, kind, engine).effects(beta), expected_of(name, kind).effects(beta)
+    _, without = expected_of(name, "zero").effects(beta)  # the scores that the random effects take their part of
+    part = SOLVED if sampled(name, engine) else EXACT
+    for b, s, mode, score, whole in zip(ours.modes, ours.scores, modes, scores, without, strict=True):
+        np.testing.assert_allclose(b, mode, rtol=0, atol=max(part * np.abs(mode).max(), 1e-300))
+        np.testing.assert_allclose(s, score, rtol=0, atol=part * np.abs(whole).max())
+
+
+@every_engine
+@every_template
+@every_case
+def test_inner(name, kind, engine):
+    rng = np.random.default_rng(14)
+    z = tuple(rng.normal(size=(f.size, f.n_levels, 4)) for f in model_of(name).design.layout.factors)
+    for part in z[1:]:
+        part[:, :, 0] = 0.0  # one direction within a factor alone, as the average information has them
+    ours, (zz, zx) = system_of(name, kind, engine).inner(z), expected_of(name, kind).inner(z)
+    size = np.sqrt(np.diag(zz))
+    x_size = np.sqrt(np.diag(expected_of(name, kind).fixed)[:-1])
+    atol = 1e-8 if sampled(name, engine) else 1e-9  # quadratic in the error of the solution
+    np.testing.assert_allclose(ours.zz / np.outer(size, size), zz / np.outer(size, size), rtol=0, atol=atol)
+    np.testing.assert_allclose(ours.zx / np.outer(size, x_size), zx / np.outer(size, x_size), rtol=0, atol=atol)
+    assert sampled(name, engine) or ours.steps == 0
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@every_engine
+@every_template
+@every_case
+def test_marginal(name, kind, engine, reml):
+    ours, expected = system_of(name, kind, engine).marginal(reml=reml), expected_of(name, kind).marginal(reml)
+    n = PROBES if sampled(name, engine) else 0
+    for block, deviations, B in zip(ours.blocks, ours.deviations, expected, strict=True):
+        assert deviations.shape == (n, *B.shape)
+        np.testing.assert_allclose(deviations.sum(axis=0), 0.0, atol=1e-8 * (1.0 + np.abs(deviations).sum()))
+        unit = np.sqrt(np.outer(np.diag(B), np.diag(B)))
+        error = standard_error(deviations)
+        assert (error <= 0.1 * unit).all()
+        assert (np.abs(block - B) <= ERRORS * error + 1e-7 * unit).all()
+        np.testing.assert_allclose(block / unit, block.T / unit, rtol=0, atol=1e-9)
+
+
+@every_engine
+@every_case
+def test_steps_are_counted(name, engine):
+    system = system_of(name, "full rank", engine)
+    assert (system.steps > 0) == sampled(name, engine)
+    assert system.equations.n_probes == (PROBES if sampled(name, engine) else 0)
+
+
+# --- storage of the direct engine ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rest", ["dense", "sparse"])
+def test_storage_changes_nothing(rest):
+    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 + x | b) + (1 | c)", frame())
+    assert model.plan(clm.DirectEngine(rest=rest)).rest == rest
+    fit, auto = model.fit(engine=clm.DirectEngine(rest=rest)), model.fit()
+    assert fit.estimates.plan.rest == rest
+    assert fit.criterion == pytest.approx(auto.criterion, abs=1e-7)
+    np.testing.assert_allclose(fit.fe_params, auto.fe_params, atol=1e-5)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+def test_orderings(ordering):
+    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 | b) + (1 | c)", frame())
+    theta = np.array([0.8, 0.0, 0.6])
+    value = model.objective(theta, engine=clm.DirectEngine(rest="sparse", ordering=ordering))
+    expected = model.objective(theta)
+    assert value.criterion == pytest.approx(expected.criterion, rel=1e-12)
+    np.testing.assert_allclose(value.gradient, expected.gradient, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -45,136 +240,6 @@ def blocks():
     for name, sd in (("pupil", 0.8), ("teacher", 0.6), ("room", 0.5)):
         frame["y"] += sd * rng.normal(size=frame[name].max() + 1)[frame[name]]
     return frame
-
-
-def equations_of(formula, data, **options):
-    xp = clm.MixedLM.from_formula(formula, data).crossproducts
-    return xp, prepare(xp, clm.DirectEngine(**options))
-
-
-def random_templates(xp):
-    rng = np.random.default_rng(4)
-    return tuple(np.tril(rng.uniform(0.3, 1.2, size=(f.size, f.size))) for f in xp.layout.factors)
-
-
-# --- the choice ----------------------------------------------------------------------------------
-
-
-def test_one_factor(data):
-    plan = clm.MixedLM.from_formula("y ~ x + (1 + x | a)", data).plan()
-    assert (plan.engine, plan.eliminated, plan.eliminated_levels) == ("direct", "a", 40)
-    assert (plan.rest, plan.rest_size) == ("none", 0)
-    assert "one grouping factor" in plan.reason
-    assert plan.blocks[0] == ("a", "a", "block diagonal", 40 * 4)
-    assert not any(row.startswith("rest") for row, *_ in plan.blocks)
-
-
-def test_crossed(data):
-    """The factor with the most effects is eliminated, wherever it stands in the formula."""
-    plan = clm.MixedLM.from_formula("y ~ x + (1 | c) + (1 + x | b) + (1 | a)", data).plan()
-    assert (plan.eliminated, plan.rest, plan.rest_size) == ("a", "dense", 10 * 2 + 5)
-    assert plan.reason == "the rest is small"
-    assert plan.flops > 0
-    assert plan.bytes > 0
-
-
-def test_effects_count_not_levels(data):
-    plan = clm.MixedLM.from_formula("y ~ x + (1 + x | b) + (1 | c)", data).plan()
-    assert plan.eliminated == "b"
-    few = clm.MixedLM.from_formula("y ~ x + (1 + x + I(x**2) + I(x**3) + I(x**4) | b) + (1 | a)", data).plan()
-    assert (few.eliminated, few.rest_size) == ("b", 40)
-
-
-@pytest.mark.parametrize("rest", ["dense", "sparse"])
-def test_forced(data, rest):
-    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 + x | b) + (1 | c)", data)
-    assert model.plan(clm.DirectEngine(rest=rest)).rest == rest
-    fit, auto = model.fit(engine=clm.DirectEngine(rest=rest)), model.fit()
-    assert fit.estimates.plan.rest == rest
-    assert fit.criterion == pytest.approx(auto.criterion, abs=1e-7)
-    np.testing.assert_allclose(fit.fe_params, auto.fe_params, atol=1e-5)
-
-
-@pytest.mark.parametrize("ordering", plan_module.ORDERINGS)
-def test_orderings(data, ordering):
-    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 | b) + (1 | c)", data)
-    theta = np.array([0.8, 0.0, 0.6])
-    value = model.objective(theta, engine=clm.DirectEngine(rest="sparse", ordering=ordering))
-    expected = model.objective(theta)
-    assert value.criterion == pytest.approx(expected.criterion, rel=1e-12)
-    np.testing.assert_allclose(value.gradient, expected.gradient, atol=1e-8)
-
-
-def test_a_large_crossed_rest_is_dense():
-    """Pairs drawn at random fill the rest: that is seen without ordering it."""
-    rng = np.random.default_rng(5)
-    levels = DENSE_AT_ONCE + 50
-    n = 130_000
-    frame = pd.DataFrame({"a": rng.integers(0, levels + 10, n), "b": rng.integers(0, levels, n)})
-    plan = clm.MixedLM.from_formula("y ~ 1 + (1 | a) + (1 | b)", frame.assign(y=rng.normal(size=n))).plan()
-    assert plan.rest == "dense"
-    assert plan.rest_size > DENSE_AT_ONCE
-    assert "crossed" in plan.reason
-
-
-def test_plan_as_text(data):
-    text = str(clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 | b)", data).plan())
-    for piece in ["direct", "a (40 levels)", "dense (10 equations)", "blocks of the lower triangle", "rest: b"]:
-        assert piece in text
-
-
-@pytest.mark.parametrize("options", [{"rest": "none"}, {"rest": "Dense"}, {"ordering": "colamd"}, {"rest": None}])
-def test_options_that_do_not_exist(options):
-    (name,) = options
-    with pytest.raises(clm.ModelError, match=f"{name}=.*expected one of"):
-        clm.DirectEngine(**options)
-
-
-# --- what is predicted ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "formula", ["y ~ x + (1 | a) + (1 | b)", "y ~ x + (1 + x | a) + (1 + x | b) + (1 | c)", "y ~ x + (1 | a / b)"]
-)
-@pytest.mark.parametrize("rest", ["dense", "sparse"])
-def test_predicted_nonzeros_are_those_of_the_factor(data, formula, rest):
-    xp, equations = equations_of(formula, data, rest=rest)
-    system = equations.at(random_templates(xp))
-    stored = {row: count for row, col, _, count in equations.plan.blocks if not col}
-    (predicted,) = (count for row, count in stored.items() if row.startswith("rest"))
-    if rest == "dense":
-        q = equations.plan.rest_size
-        assert system.rest.L.shape == (q, q)
-        assert predicted == q * (q + 1) // 2
-    else:
-        assert predicted == system.rest.cholesky.lower().nnz
-    first = xp.layout.factors[equations.symbolic.order[0]]
-    p = xp.layout.n_fixed + 1
-    coupled = sum(block.values.size for block in equations.symbolic.blocks)
-    assert [count for _, col, _, count in equations.plan.blocks if col][1:] == [
-        block.values.size for block in equations.symbolic.blocks
-    ]
-    own = first.n_levels * first.size * (first.size + 1) // 2
-    assert equations.plan.nonzeros == predicted + coupled + own + p * (xp.layout.n_random + p)
-
-
-@pytest.mark.parametrize("rest", ["dense", "sparse"])
-def test_too_large_for_the_memory(data, rest, monkeypatch):
-    """Refused by the prediction, before anything is allocated, with both sizes named."""
-    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 | b)", data)
-    monkeypatch.setattr(plan_module, "available_memory", lambda: 100)
-    with pytest.raises(clm.ResourceError, match=r"needs .* GB and 0\.0 GB are available") as caught:
-        model.fit(engine=clm.DirectEngine(rest=rest))
-    assert isinstance(caught.value, MemoryError)
-    monkeypatch.undo()
-    assert model.fit(engine=clm.DirectEngine(rest=rest)).converged
-
-
-def test_available_memory():
-    assert 2**20 < plan_module.available_memory() < 2**50
-
-
-# --- a sparse rest that was chosen ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])

@@ -13,9 +13,9 @@ import numpy as np
 from crosslmm.crossproducts import CrossProducts, PairBlock
 from crosslmm.engine.direct import DirectEquations, prepare
 from crosslmm.engine.iterative import IterativeEquations
-from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, available_memory, require_memory
+from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan, available_memory, require_memory
 from crosslmm.engine.split import describe, oriented, prepare_iterative
-from crosslmm.engine.symbolic import DENSE_AT_ONCE, DENSE_SECONDS, PATTERN_BYTES, dense_bytes
+from crosslmm.engine.symbolic import DENSE_AT_ONCE, DENSE_SECONDS, PATTERN_BYTES, SPARSE_SECONDS, dense_bytes
 from crosslmm.errors import ResourceError
 
 PATIENCE = 3.0
@@ -84,14 +84,16 @@ def _weigh(xp: CrossProducts, direct: Forecast) -> DirectEquations | IterativeEq
     available = available_memory()
     seconds = PASS_SECONDS * iterative.flops
     limit = max(PATIENCE, seconds)
+    reason = _reason(direct, available)
     if direct.bytes <= available and direct.seconds <= limit:
         try:
             equations = prepare(xp, DirectEngine())
-        except ResourceError:  # the sparse factor turned out to be too large
-            pass
+        except ResourceError as error:  # the sparse factor turned out to be too large
+            reason = str(error).split(". ")[0]
         else:
-            if DENSE_SECONDS * equations.plan.flops <= limit or equations.plan.rest == "sparse":
+            if _factor_seconds(equations.plan) <= limit:
                 return equations
+            reason = _cost(direct.equations, "", equations.plan.bytes, equations.plan.flops)
     if iterative.bytes > available:
         raise ResourceError(
             f"this model needs {iterative.bytes / 1e9:,.1f} GB with the iterative engine and at least "
@@ -99,14 +101,24 @@ def _weigh(xp: CrossProducts, direct: Forecast) -> DirectEquations | IterativeEq
             "levels in the second largest factor, fewer random slopes, fewer fixed-effects columns, or a machine with "
             "more memory would help"
         )
-    return prepare_iterative(xp, options, _reason(direct, available))
+    return prepare_iterative(xp, options, reason)
+
+
+def _factor_seconds(plan: Plan) -> float:
+    """Seconds per evaluation of a direct plan whose factor has been analysed."""
+    return (SPARSE_SECONDS if plan.rest == "sparse" else DENSE_SECONDS) * plan.flops
 
 
 def _reason(direct: Forecast, available: int) -> str:
-    cost = f"an exact factor of {direct.equations:,} equations would take at least {direct.bytes / 1e9:,.1f} GB"
     if direct.bytes > available:
+        cost = f"an exact factor of {direct.equations:,} equations would take at least {direct.bytes / 1e9:,.1f} GB"
         return f"{cost} and {available / 1e9:,.1f} GB are available"
-    return f"{cost} and {direct.flops:.1g} multiply-adds an evaluation"
+    return _cost(direct.equations, "at least ", direct.bytes, direct.flops)
+
+
+def _cost(equations: int, least: str, n_bytes: float, flops: float) -> str:
+    memory = f"{least}{n_bytes / 1e9:,.1f} GB"
+    return f"an exact factor of {equations:,} equations would take {memory} and {flops:.1g} multiply-adds an evaluation"
 
 
 def forecast(xp: CrossProducts) -> Forecast:
