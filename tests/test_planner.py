@@ -354,6 +354,8 @@ PATTERNS = {
     "slopes": (lambda: random_pairs(30_000, 8_000, 5_000), "y ~ x + (1 + x | a) + (1 + x | b)"),
     "smaller first": (lambda: random_pairs(30_000, 3_000, 8_000), "y ~ x + (1 | a) + (1 | b)"),
     "three factors": (lambda: random_pairs(30_000, 8_000, 5_000, c=1_500), "y ~ x + (1 | a) + (1 + x | b) + (1 | c)"),
+    "heavy tails": (lambda: heavy_tailed(1.0), "y ~ x + (1 | a) + (1 | b)"),
+    "heavier tails": (lambda: heavy_tailed(1.5), "y ~ x + (1 | a) + (1 | b)"),
     "banded": (banded, "y ~ x + (1 | a) + (1 | b)"),
     "nested": (lambda: random_pairs(30_000, 8_000, 2).assign(b=lambda d: d["a"] // 4), "y ~ x + (1 | a) + (1 | b)"),
 }

@@ -136,29 +136,35 @@ def forecast(xp: CrossProducts) -> Forecast:
 
 
 def _coupled(xp: CrossProducts, first: int) -> tuple[float, float]:
-    """Nonzeros of the rest (lower triangle) by a sample of its levels, and visits: the sum of squared degrees."""
+    """Nonzeros of the rest (lower triangle), and visits: the sum of squared degrees.
+
+    All visits are known; how many of them meet a column for the first time is seen from a sample of the levels.
+    """
     others = [g for g in range(len(xp.layout.factors)) if g != first]
     sizes = [xp.layout.factors[g].size for g in others]
     blocks = [oriented(xp, first, g) for g in others]
-    counts = [_reached(block, blocks, sizes, xp.diagonal[g].shape[2]) for block, g in zip(blocks, others, strict=True)]
     degree = sum(size * np.diff(block.indptr).astype(float) for size, block in zip(sizes, blocks, strict=True))
-    nonzeros = sum(size * xp.diagonal[g].shape[2] * count for size, g, count in zip(sizes, others, counts, strict=True))
+    nonzeros = 0.0
+    for size, block, g in zip(sizes, blocks, others, strict=True):
+        met, visited = _reached(block, blocks, sizes, xp.diagonal[g].shape[2])
+        nonzeros += size * float(np.dot(np.diff(block.indptr), degree)) * met / max(visited, 1)
     return 0.5 * nonzeros, float(np.dot(degree, degree))
 
 
-def _reached(block: PairBlock, blocks: list[PairBlock], sizes: list[int], n_levels: int) -> float:
-    """Mean number of columns that a level of one factor meets through the levels of the eliminated one."""
+def _reached(block: PairBlock, blocks: list[PairBlock], sizes: list[int], n_levels: int) -> tuple[int, int]:
+    """Columns that some levels of one factor meet through the levels of the eliminated one, and visits of them."""
     chosen = np.unique(np.linspace(0, n_levels - 1, min(SAMPLED_LEVELS, n_levels)).astype(np.int32))
     flag = np.zeros(n_levels, dtype=bool)
     flag[chosen] = True
     entries = np.flatnonzero(flag[block.indices])
     own = np.searchsorted(block.indptr, entries, side="right") - 1
     level = block.indices[entries]
-    met = 0
+    met, visited = 0, 0
     for c in chosen:
         rows = own[level == c]
         for other, size in zip(blocks, sizes, strict=True):
             starts, lengths = other.indptr[rows], np.diff(other.indptr)[rows]
             shift = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+            visited += size * int(lengths.sum())
             met += size * np.unique(other.indices[shift + np.arange(lengths.sum())]).size
-    return met / chosen.size
+    return met, visited
