@@ -70,6 +70,7 @@ def fold(batches: Iterable[Batch], make: Make[T], add: Add[T], watch: Callable[[
         raise DataError("the source has no batches: it yields no frame")
     total = make(first)
     watch(len(first.table))
+    del first  # a batch is memory
     for batch in iterator:
         total = add(total, make(batch))
         watch(len(batch.table))
