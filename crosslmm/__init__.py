@@ -14,6 +14,7 @@ from crosslmm.errors import (
     RankDeficiencyWarning,
     ResourceError,
 )
+from crosslmm.inference.likelihood_ratio import compare
 from crosslmm.model import MixedLM, accumulate, lmer, mixedlm
 from crosslmm.results import MixedLMResults
 
@@ -36,6 +37,7 @@ __all__ = [
     "RankDeficiencyWarning",
     "ResourceError",
     "accumulate",
+    "compare",
     "datasets",
     "lmer",
     "mixedlm",

@@ -17,6 +17,7 @@ from crosslmm.design.rows import Predicted, Progress
 from crosslmm.fit import Fit
 from crosslmm.precision import Spread
 from crosslmm.progress import meter
+from crosslmm.refitting import Refitting
 from crosslmm.report.content import ReportContent
 from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
@@ -50,7 +51,7 @@ class Summary:
 
 
 @dataclass(frozen=True, repr=False)
-class MixedLMResults:
+class MixedLMResults(Refitting):
     """A fitted linear mixed model.
 
     Attributes

@@ -30,7 +30,7 @@ NUMERICS = [
     "uncertainty",
     "estimate",
 ]
-TOP = ["datasets", "report", "components", "progress", "results", "model", "__init__", "__main__"]
+TOP = ["datasets", "report", "components", "progress", "inference", "refitting", "results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -60,6 +60,8 @@ THIRD_PARTY = {
     "report": {"numpy", "pandas", "matplotlib"},
     "components": {"numpy"},
     "progress": {"tqdm"},
+    "inference": {"numpy", "scipy", "pandas", "numba"},
+    "refitting": {"numpy", "pandas"},
     "results": {"numpy", "scipy", "pandas"},
     "model": {"numpy", "scipy", "pandas"},
     "__init__": set(),
