@@ -23,6 +23,10 @@ SINGULAR = 1e-4
 """A random effect whose standard deviation (column of mean square 1) is below this part of sigma is singular (lme4)."""
 
 
+FIXED_PART = 0.03
+"""What fixed effects take over of the Monte Carlo error of theta, relative to their errors, is to be this part of it."""
+
+
 def estimate(
     xp: CrossProducts,
     equations: Equations,
@@ -106,7 +110,8 @@ def _search(
         if not equations.n_probes:
             return Search(equations, optimum, steps, None)
         minimum = examine(xp, optimum.theta, optimum.value)
-        sharper = equations.sharper(minimum.precision.ratio) if optimum.converged else None
+        found = minimum.precision
+        sharper = equations.sharper(max(found.ratio, found.fixed_ratio / FIXED_PART)) if optimum.converged else None
         if sharper is None:
             return Search(equations, optimum, steps, minimum)
         equations, theta = sharper, optimum.theta
@@ -139,6 +144,7 @@ def _sampling(xp: CrossProducts, search: Search, sigma: float) -> Sampling | Non
     return Sampling(
         n_probes=search.equations.n_probes,
         ratio=at.precision.ratio,
+        fixed_ratio=at.precision.fixed_ratio,
         asked=search.equations.asked_error,
         criterion_error=at.value.system.log_det_error,
         monte_carlo=monte_carlo(xp, at, sigma),

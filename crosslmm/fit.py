@@ -56,8 +56,10 @@ class Sampling:
     n_probes : int
     ratio : float
         Largest Monte Carlo error of a theta over its standard error.
+    fixed_ratio : float
+        Largest Monte Carlo error of a combination of fixed effects, by way of theta, over its standard error.
     asked : float
-        What that ratio was to be.
+        What `ratio` was to be.
     criterion_error : float
         Monte Carlo standard error of the criterion.
     monte_carlo : Spread
@@ -68,6 +70,7 @@ class Sampling:
 
     n_probes: int
     ratio: float
+    fixed_ratio: float
     asked: float
     criterion_error: float
     monte_carlo: Spread

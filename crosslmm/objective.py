@@ -100,6 +100,8 @@ class Derivatives:
         At a minimum they are positive semi-definite (theory eq. (16)), and 0 where the covariance has full rank.
     scores : ndarray, shape (m,)
         ``s_k = rho' f_k / sigma**2``: minus the derivative of log sigma**2 times nu.
+    fixed_slopes : ndarray, shape (p, m)
+        Derivative of the fixed effects in units of their errors: ``R' d beta / sigma`` with ``R R' = X' V^-1 X``.
     deviations : ndarray, shape (n, m)
         Gradient by each of n probes less their mean; n = 0 where it is exact.
     steps : int
@@ -111,6 +113,7 @@ class Derivatives:
     curvature: FloatArray
     multipliers: Templates
     scores: FloatArray
+    fixed_slopes: FloatArray
     deviations: FloatArray
     steps: int
 
@@ -180,6 +183,7 @@ def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
         curvature=_curvature(multipliers, directions),
         multipliers=multipliers,
         scores=information.scores,
+        fixed_slopes=information.fixed_slopes,
         deviations=np.stack(columns, axis=1) if columns else np.zeros((0, 0)),
         steps=marginal.steps + information.steps,
     )
@@ -213,12 +217,15 @@ class AverageInformation:
     matrix : ndarray, shape (m, m)
     scores : ndarray, shape (m,)
         ``s_k = rho' f_k / sigma**2``.
+    fixed_slopes : ndarray, shape (p, m)
+        ``-R^-1 X' V^-1 f_k / sigma``, the change of the fixed effects in units of their errors.
     steps : int
         Conjugate gradient steps it took.
     """
 
     matrix: FloatArray
     scores: FloatArray
+    fixed_slopes: FloatArray
     steps: int
 
 
@@ -236,11 +243,10 @@ def average_information(
         z[f][:, :, i] = np.einsum("ij,jl->il", D, effects.scores[f])
         s[i] = np.einsum("il,il->", effects.scores[f], z[f][:, :, i]) / value.sigma2
     products = value.system.inner(tuple(z))
-    zz = products.zz
-    if products.zx.shape[1]:
-        half = solve_lower(value.x_factor, products.zx.T)
-        zz = zz - half.T @ half
-    return AverageInformation(zz / value.sigma2 - np.outer(s, s) / value.degrees, s, products.steps)
+    half = solve_lower(value.x_factor, products.zx.T)
+    zz = products.zz - half.T @ half
+    matrix = zz / value.sigma2 - np.outer(s, s) / value.degrees
+    return AverageInformation(matrix, s, -half / np.sqrt(value.sigma2), products.steps)
 
 
 def criterion_problem(equations: Equations, xp: CrossProducts, scale: FloatArray, *, reml: bool) -> Problem[Evaluation]:

@@ -55,21 +55,34 @@ class Precision:
         Twice the inverse of the information.
     sampling : ndarray, shape (m, m)
         By the deviations of the probes.
+    fixed_slopes : ndarray, shape (p, m)
+        Derivative of the fixed effects by theta, in units of their errors.
     """
 
     statistical: FloatArray
     sampling: FloatArray
+    fixed_slopes: FloatArray
+
+    @property
+    def fixed_ratio(self) -> float:
+        """Largest Monte Carlo error of a combination of fixed effects over its standard error."""
+        moved = self.fixed_slopes @ self.sampling @ self.fixed_slopes.T
+        return float(np.sqrt(np.linalg.eigvalsh(moved)[-1].clip(0.0))) if moved.size else 0.0
 
     @property
     def ratio(self) -> float:
-        """Largest Monte Carlo error over standard error."""
+        """Largest Monte Carlo error of a theta over its standard error."""
         statistical, sampling = np.diag(self.statistical), np.diag(self.sampling)
         known = statistical > 0.0
         return float(np.sqrt(np.max(sampling[known] / statistical[known], initial=0.0)))
 
 
 def precision(
-    information: FloatArray, curvature: FloatArray, deviations: FloatArray, free: NDArray[np.bool_]
+    information: FloatArray,
+    curvature: FloatArray,
+    deviations: FloatArray,
+    fixed_slopes: FloatArray,
+    free: NDArray[np.bool_],
 ) -> Precision:
     """Errors of theta at a minimum.
 
@@ -79,6 +92,8 @@ def precision(
         See `crosslmm.objective.Derivatives`.
     deviations : ndarray, shape (n, m)
         Gradient by each probe less the mean.
+    fixed_slopes : ndarray, shape (p, m)
+        Derivative of the fixed effects by theta, in units of their errors.
     free : ndarray of bool, shape (m,)
         Parameters off their bounds.
     """
@@ -93,7 +108,7 @@ def precision(
     statistical, sampling = np.zeros_like(information), np.zeros_like(information)
     statistical[index] = 2.0 * inverse
     sampling[index] = inverse @ (G.T @ G) @ inverse / max(n * (n - 1), 1)
-    return Precision(statistical, sampling)
+    return Precision(statistical, sampling, fixed_slopes)
 
 
 def directions(covariance: FloatArray) -> FloatArray:

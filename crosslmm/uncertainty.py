@@ -37,7 +37,8 @@ def examine(xp: CrossProducts, theta: FloatArray, value: Evaluation) -> Minimum:
     layout = xp.layout
     slopes = differentiate(value, Directions(layout.theta_factor, layout.theta_basis))
     moving = np.bincount(layout.theta_column, theta != 0.0)[layout.theta_column] > 0.0
-    return Minimum(theta, value, slopes, precision(slopes.information, slopes.curvature, slopes.deviations, moving))
+    found = precision(slopes.information, slopes.curvature, slopes.deviations, slopes.fixed_slopes, moving)
+    return Minimum(theta, value, slopes, found)
 
 
 def monte_carlo(xp: CrossProducts, at: Minimum, sigma: float) -> Spread:

@@ -17,7 +17,16 @@ from crosslmm.covariance import FloatArray
 from crosslmm.engine.border import Border, Folded
 from crosslmm.engine.core import Core, CoreBlocks
 from crosslmm.engine.plan import FEWEST_PROBES, IterativeEngine, Plan
-from crosslmm.engine.probes import Samples, exact_traces, join, read_probes, right_hand_sides, signs
+from crosslmm.engine.probes import (
+    Samples,
+    complete,
+    exact_traces,
+    project,
+    read_columns,
+    right_hand_sides,
+    shifts,
+    signs,
+)
 from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, Templates
 from crosslmm.linalg import cg
 
@@ -136,18 +145,22 @@ def _solve_columns(core: Core, border: Border, n_probes: int, seed: int) -> tupl
         nothing = np.zeros((0, border.n_columns))
         return Solved(border.first, nothing, nothing, nothing), None, 0
     v = core.transposed(core.reduce(border.first, border.others))
-    c, solved, samples, steps = v.shape[1], None, [], 0
+    Q = shifts(core)
+    fixed = np.hstack([v, right_hand_sides(core, Q)])
+    samples: list[Samples] = []
+    c, steps = v.shape[1], 0
     for numbers in _chunks(n_probes):
-        z = right_hand_sides(core, signs(core.blocks.shapes, numbers, seed))
-        own = 0 if solved else c
+        w = project(signs(core.blocks.shapes, numbers, seed), Q)
+        z = right_hand_sides(core, w)
+        own = 0 if samples else fixed.shape[1]
         tolerance = np.repeat([DATA_TOLERANCE, PROBE_TOLERANCE], [own, len(numbers)])
-        solution = cg.solve(core.matrix, core.precondition, np.hstack([v[:, :own], z]), tolerance)
-        if solved is None:
+        solution = cg.solve(core.matrix, core.precondition, np.hstack([fixed[:, :own], z]), tolerance)
+        if not samples:
             solved = Solved(border.first, v, solution.x[:, :c], solution.residual[:, :c])
-        samples.append(read_probes(core, z, solution, slice(own, None)))
+            exact = read_columns(core, Q, fixed[:, c:], solution, slice(c, own))
+        samples.append(read_columns(core, w, z, solution, slice(own, None)))
         steps += solution.steps
-    assert solved is not None
-    return solved, join(samples), steps
+    return solved, complete(samples, exact), steps
 
 
 def _chunks(n: int) -> list[range]:

@@ -63,7 +63,7 @@ class IterativeEngine:
         What `rng` came to.
     """
 
-    n_probes: int = 8
+    n_probes: int = 16
     rng: int | np.random.Generator = 0
     error: float = 0.01
     max_probes: int = 4096

@@ -1,8 +1,10 @@
 """Random probes, and the traces and the log-determinant that are estimated with them (docs/theory.md, section 8).
 
-A probe is a vector r of independent signs. With z = L_P r, where L_P L_P' = P is the preconditioner, the solution
-x = S^-1 z and y = P^-1 z give E[x y'] = S^-1; x and y agree but for what the preconditioner leaves out, so only the
-difference x - y is sampled and the rest is exact.
+Let w be a vector in the coordinates of B = L_P^-1 S L_P'^-1, where L_P L_P' = P is the preconditioner, and z = L_P w,
+x = S^-1 z, y = P^-1 z. Summed over an orthonormal basis of w, x y' is S^-1. Two things leave less to chance: x and y
+agree but for what the preconditioner leaves out, so only x - y is summed and the rest is exact; and the basis begins
+with the directions in which a whole factor shifts, which hold the smallest eigenvalues of a crossed design. The sum
+over what is orthogonal to these is the mean over probes: vectors w of independent signs, projected.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.core import Core
 from crosslmm.linalg.cg import Solution, log_quadrature
@@ -49,26 +52,36 @@ class Samples:
     others: Vectors
 
 
-def join(parts: list[Samples]) -> Samples:
-    """Samples of several sets of probes."""
-    return Samples(
-        np.concatenate([part.log_dets for part in parts]),
-        np.concatenate([part.first for part in parts]),
-        tuple(np.concatenate(blocks) for blocks in zip(*(part.others for part in parts), strict=True)),
-    )
+def shifts(core: Core) -> FloatArray:
+    """Orthonormal basis of the directions in which a column of a factor shifts in all its levels; shape (q, d)."""
+    columns = []
+    for f, P in enumerate(core.preconditioner):
+        for j in range(P.root.shape[0]):
+            parts = [np.zeros(shape) for shape in core.blocks.shapes]
+            parts[f] = P.root[j]
+            columns.append(np.concatenate([part.ravel() for part in parts]))
+    return np.asarray(np.linalg.qr(np.stack(columns, axis=1))[0], dtype=np.float64)
 
 
-def right_hand_sides(core: Core, r: Vectors) -> FloatArray:
-    """``z = L_P r`` as one array (q, n)."""
-    parts = [np.einsum("ijl,jln->iln", P.root, own) for P, own in zip(core.preconditioner, r, strict=True)]
+def project(r: Vectors, Q: FloatArray) -> FloatArray:
+    """Signs by factor as one array (q, n), without their part in the span of Q (q, d)."""
+    w = np.concatenate([part.reshape(-1, part.shape[2]) for part in r])
+    return w - Q @ cross(Q, w)
+
+
+def right_hand_sides(core: Core, w: FloatArray) -> FloatArray:
+    """``z = L_P w`` for w (q, n)."""
+    parts = [
+        np.einsum("ijl,jln->iln", P.root, own) for P, own in zip(core.preconditioner, core.blocks.split(w), strict=True)
+    ]
     return np.concatenate([part.reshape(-1, part.shape[2]) for part in parts])
 
 
-def read_probes(core: Core, z: FloatArray, solution: Solution, columns: slice) -> Samples:
-    """What the solved probes say; `columns` are theirs in the solution.
+def read_columns(core: Core, w: FloatArray, z: FloatArray, solution: Solution, columns: slice) -> Samples:
+    """What the solved columns w say, each by itself; `columns` are theirs in the solution.
 
-    ``log |S| - log |P| = tr log(I + N)``, N with zero diagonal blocks. Each probe gives ``r' log(I + N) r`` by Lanczos
-    quadrature, less ``r' N r``, whose expectation is 0. The traces are ``- H C T (x - y) y' T' C' H'`` and
+    ``log |S| - log |P| = tr log(I + N)``, N with zero diagonal blocks. Each column gives ``w' log(I + N) w`` by Lanczos
+    quadrature, less ``w' N w``, whose sum is 0. The traces are ``- H C T (x - y) y' T' C' H'`` and
     ``- T'^-1 (x - y) y' T^-1``.
     """
     remainders = [
@@ -88,7 +101,19 @@ def read_probes(core: Core, z: FloatArray, solution: Solution, columns: slice) -
         T_inverse = np.linalg.pinv(T)
         others.append(-T_inverse.T @ _symmetric(np.einsum("iln,jln->nij", d, own)) @ T_inverse)
     first = -_symmetric(np.einsum("iln,jln->nij", left, right))
-    return Samples(z.shape[0] * np.array(remainders), first, tuple(others))
+    return Samples(np.einsum("qn,qn->n", w, w) * np.array(remainders), first, tuple(others))
+
+
+def complete(probes: list[Samples], exact: Samples) -> Samples:
+    """Samples of all probes, each with the sum over the columns that are not left to chance."""
+    return Samples(
+        np.concatenate([part.log_dets for part in probes]) + exact.log_dets.sum(),
+        np.concatenate([part.first for part in probes]) + exact.first.sum(axis=0),
+        tuple(
+            np.concatenate(blocks) + own.sum(axis=0)
+            for blocks, own in zip(zip(*(part.others for part in probes), strict=True), exact.others, strict=True)
+        ),
+    )
 
 
 def exact_traces(core: Core) -> tuple[FloatArray, Vectors]:

@@ -19,7 +19,7 @@ from crosslmm.linalg.threads import in_shares, n_threads
 Vectors = tuple[FloatArray, ...]
 
 WIDTH = 12
-"""Right-hand sides per pass over the pairs: with more, the vectors leave the processor's cache."""
+"""Most right-hand sides per pass over the pairs: with more, the vectors leave the processor's cache."""
 
 SERIAL_PAIRS = 100_000
 """Pairs below which one thread is as fast as several."""
@@ -56,9 +56,10 @@ class SparseCoupling:
         from crosslmm.linalg import schur_kernels as kernels
 
         m = x[0].shape[2]
+        width = -(-m // -(-m // WIDTH))
         parts = []
-        for low in range(0, m, WIDTH):
-            own = tuple(np.ascontiguousarray(v[:, :, low : low + WIDTH]) for v in x)
+        for low in range(0, m, width):
+            own = tuple(np.ascontiguousarray(v[:, :, low : low + width]) for v in x)
             parts.append(self._summed(kernels.schur_product, own, psi, own))
         return parts[0] if len(parts) == 1 else tuple(np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
 

@@ -40,8 +40,8 @@ def _sampled(sampling: Sampling) -> str:
     """How exact what was sampled is."""
     text = (
         f"Sampled with {sampling.n_probes} probes: the Monte Carlo error of theta is at most "
-        f"{100.0 * sampling.ratio:.2g}% of its standard error; that of the log-likelihood is printed below it. Fixed "
-        "effects, their standard errors and the conditional modes are solved for, not sampled."
+        f"{100.0 * sampling.ratio:.2g}% of its standard error, that of the fixed effects "
+        f"{100.0 * sampling.fixed_ratio:.1g}%; that of the log-likelihood is printed below it."
     )
     if sampling.ratio > sampling.asked:
         text += f" {100.0 * sampling.asked:.2g}% was asked for: raise max_probes of IterativeEngine or its error."

@@ -54,7 +54,7 @@ def error(value: float) -> str:
     """A standard error; ``"-"`` where there is none."""
     if math.isnan(value):
         return "-"
-    small = 0.0 < abs(value) < 10.0 ** -MOST_DECIMALS
+    small = 0.0 < abs(value) < 10.0**-MOST_DECIMALS
     return f"{value:.2g}" if small else significant(value, 2)
 
 
