@@ -85,7 +85,8 @@ def read_columns(core: Core, w: FloatArray, z: FloatArray, solution: Solution, c
     ``- T'^-1 (x - y) y' T^-1``.
     """
     remainders = [
-        log_quadrature(tridiagonal) - (tridiagonal[0][0] - 1.0) for tridiagonal in solution.tridiagonals[columns]
+        log_quadrature((diagonal, off)) - (diagonal[0] - 1.0) if diagonal.size else 0.0  # w = 0: the signs were a shift
+        for diagonal, off in solution.tridiagonals[columns]
     ]
     x = core.blocks.split(solution.x[:, columns])
     y = core.blocks.split(core.precondition(z))
