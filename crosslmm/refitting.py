@@ -2,17 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import pandas as pd
+
+from crosslmm.errors import ModelError
 
 if TYPE_CHECKING:
     from crosslmm.inference.drop import Elimination
+    from crosslmm.inference.profile import Profile
     from crosslmm.results import MixedLMResults
+
+
+WALD, PROFILE, BOOTSTRAP = "wald", "profile", "bootstrap"
 
 
 class Refitting:
     """Methods of `MixedLMResults` that fit the model, or smaller ones, again; the fit itself stays as it is."""
+
+    def conf_int(
+        self,
+        alpha: float = 0.05,
+        *,
+        method: str = WALD,
+        which: str | Sequence[str] | None = None,
+        n: int = 1000,
+        rng: int | np.random.Generator | None = None,
+        kind: str = "percentile",
+        n_jobs: int = 1,
+    ) -> pd.DataFrame:
+        """Confidence intervals.
+
+        Parameters
+        ----------
+        alpha : float
+            One minus the level, between 0 and 1.
+        method : {"wald", "profile", "bootstrap"}
+            From standard errors (normal; those of standard deviations on the log scale, of correlations on that of
+            atanh), by profiling the ML deviance, or by a parametric bootstrap.
+        which : {"fixed", "random", "all"}, or names
+            Which parameters; by default the fixed effects for ``"wald"`` and all for the others. Names are as
+            ``sd_Days|Subject``, ``cor_Days.Intercept|Subject``, ``sigma`` and those of the fixed effects.
+        n, rng, kind, n_jobs
+            See `bootstrap` and `Bootstrap.conf_int`; for ``method="bootstrap"`` only.
+
+        Returns
+        -------
+        DataFrame
+            Columns 0 (lower) and 1 (upper), as in statsmodels.
+        """
+        if not 0.0 < alpha < 1.0:
+            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        fit = _results(self)
+        if method == PROFILE:
+            return self.profile("all" if which is None else which, alpha=alpha).conf_int(alpha)
+        if method == BOOTSTRAP:
+            table = self.bootstrap(n, rng=rng, n_jobs=n_jobs).conf_int(alpha, kind=kind, which=which or "all")
+            return table[["lower", "upper"]].set_axis([0, 1], axis=1).rename_axis(None)
+        if method != WALD:
+            raise ModelError(f"method={method!r}: expected 'wald', 'profile' or 'bootstrap'")
+        from crosslmm.inference.parameters import chosen
+        from crosslmm.inference.wald import wald_intervals
+
+        return wald_intervals(fit, chosen(fit.estimates.layout, "fixed" if which is None else which), alpha)
+
+    def profile(self, which: str | Sequence[str] = "all", *, alpha: float = 0.05) -> Profile:
+        """Profiles of the ML deviance; see `crosslmm.inference.profile.profile`."""
+        from crosslmm.inference.profile import profile
+
+        return profile(_results(self), which, alpha=alpha)
 
     def ranova(self, *, reduce_terms: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random-effects terms; see `crosslmm.inference.drop.ranova`."""

@@ -91,24 +91,6 @@ class MixedLMResults(Refitting):
         """Covariance matrix of the fixed effects, ``sigma^2 (X' V^-1 X)^-1``."""
         return pd.DataFrame(self.estimates.beta_cov, index=self._fixed_index, columns=self._fixed_index)
 
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Normal confidence intervals of the fixed effects.
-
-        Parameters
-        ----------
-        alpha : float
-            One minus the level, between 0 and 1.
-
-        Returns
-        -------
-        DataFrame
-            Columns 0 (lower) and 1 (upper), as in statsmodels.
-        """
-        if not 0.0 < alpha < 1.0:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
-        half = -special.ndtri(alpha / 2.0) * self.bse_fe
-        return pd.DataFrame({0: self.fe_params - half, 1: self.fe_params + half})
-
     @property
     def _fixed_index(self) -> pd.Index:
         return pd.Index(self.estimates.layout.fixed)

@@ -1,0 +1,369 @@
+"""The ML deviance with one parameter held at a value, minimised over all others.
+
+Each kind of parameter has its own way out of a constraint (docs/theory.md, section 9):
+
+- A fixed effect goes into the response, ``y - x_j b``, and out of X: a linear map of the cross-products.
+- A standard deviation ``v`` fixes sigma, ``sigma = v / tau(theta)`` with tau the relative standard deviation, so theta
+  stays free.
+- Sigma is a number.
+- A correlation makes the first two columns of the template, its own columns put first, proportional to one number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosslmm.boundary import leave_boundary, without_negligible
+from crosslmm.covariance import FloatArray, lower_factor
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.direct import DirectEquations
+from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter
+from crosslmm.inference.reduce import mapped
+from crosslmm.objective import Derivatives, Directions, Evaluation, criterion_problem, differentiate, evaluate
+from crosslmm.quadratic import Problem
+from crosslmm.start import natural_scale
+
+
+@dataclass(frozen=True)
+class ModelAt:
+    """A model with its equations and where its ML fit ended.
+
+    Attributes
+    ----------
+    xp : CrossProducts
+    equations : DirectEquations
+    theta : ndarray, shape (m,)
+        Standardised coordinates.
+    scale : ndarray, shape (m,)
+        Natural scale of theta.
+    """
+
+    xp: CrossProducts
+    equations: DirectEquations
+    theta: FloatArray
+    scale: FloatArray
+
+
+def model_at(xp: CrossProducts, equations: DirectEquations, theta_raw: FloatArray) -> ModelAt:
+    """The model at theta in the units of the data."""
+    return ModelAt(xp, equations, xp.layout.to_standard(theta_raw), natural_scale(xp))
+
+
+class Value(Protocol):
+    """A deviance; see `crosslmm.quadratic.Criterion`."""
+
+    @property
+    def criterion(self) -> float:
+        """The deviance."""
+
+    @property
+    def noise(self) -> float:
+        """See `crosslmm.quadratic.Criterion`."""
+
+    @property
+    def steps(self) -> int:
+        """See `crosslmm.quadratic.Criterion`."""
+
+
+class Constrained(Protocol):
+    """One parameter that can be held at any value."""
+
+    @property
+    def start(self) -> FloatArray:
+        """What is searched over, at the ML fit."""
+
+    def problem(self, value: float) -> Problem:
+        """The deviance with the parameter at `value`."""
+
+    def slope(self, at: Any, value: float) -> float:
+        """Derivative of the minimised deviance by the parameter, from where its search ended; nan if not known."""
+
+
+def constrain(model: ModelAt, parameter: Parameter) -> Constrained:
+    """How a parameter is held."""
+    if parameter.kind == FIXED:
+        return _fixed_effect(model, parameter.columns[0])
+    if parameter.kind == CORRELATION:
+        return _correlation(model, parameter)
+    if parameter.kind == SIGMA:
+        return ScaleConstrained(model, -1, np.zeros(0))
+    factor = model.xp.layout.terms[parameter.term].factor
+    basis = model.xp.layout.standardization.z_bases[factor]
+    return ScaleConstrained(model, factor, basis[parameter.columns[0]])
+
+
+# --- a fixed effect --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FixedConstrained:
+    """Coefficient j held: ``beta = along * v + across gamma``, standardised coordinates."""
+
+    model: ModelAt
+    origin: float
+    along: FloatArray
+    across: FloatArray
+
+    @property
+    def start(self) -> FloatArray:
+        """See `Constrained.start`."""
+        return self.model.theta
+
+    def problem(self, value: float) -> Problem[Evaluation]:
+        """See `Constrained.problem`."""
+        model = self.model
+        p = self.along.size
+        held = np.append(-self.along * (value - self.origin), 1.0)
+        K = np.column_stack([np.vstack([self.across, np.zeros((1, p - 1))]), held])
+        standard = replace(model.xp.layout.standardization, x_basis=np.eye(p - 1), origin=np.zeros(p - 1))
+        layout = replace(model.xp.layout, fixed=model.xp.layout.fixed[1:], standardization=standard)
+        xp = mapped(model.xp, layout, K)
+        border = tuple(xp.border[f] for f in model.equations.symbolic.order)
+        return criterion_problem(replace(model.equations, border=border, fixed=xp.fixed), xp, model.scale, reml=False)
+
+    def slope(self, at: Evaluation, value: float) -> float:
+        """See `Constrained.slope`: ``-2 x' V^-1 (y - X beta) / sigma**2``, x what moves with the coefficient."""
+        xp = self.model.xp
+        beta = self.along * (value - self.origin) + self.across @ at.beta
+        contrast = np.append(-beta, 1.0)
+        score = xp.fixed[:-1] @ contrast
+        for border, b in zip(xp.border, at.system.effects(at.beta).modes, strict=True):
+            score -= np.einsum("klp,kl->p", border[:, :, :-1], b)
+        return float(-2.0 * (self.along @ score) / at.sigma2)
+
+
+def _fixed_effect(model: ModelAt, index: int) -> FixedConstrained:
+    standard = model.xp.layout.standardization
+    row = standard.scale * standard.x_basis[index]
+    across = np.linalg.svd(row[None, :])[2][1:].T
+    return FixedConstrained(model, float(standard.origin[index]), row / (row @ row), across)
+
+
+# --- a standard deviation, or sigma ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScaledValue:
+    """The deviance at theta and a sigma that theta determines.
+
+    Attributes
+    ----------
+    criterion : float
+    at : Evaluation
+        With sigma2 the variance that is held.
+    ratio : float
+        Residual variance that theta asks for over the one that is held.
+    tau2 : float
+        Relative variance of the random effect that is held; 1 where sigma itself is.
+    """
+
+    criterion: float
+    at: Evaluation
+    ratio: float
+    tau2: float
+
+    @property
+    def noise(self) -> float:
+        """None: nothing is sampled."""
+        return 0.0
+
+    @property
+    def steps(self) -> int:
+        """None: the equations are factorised."""
+        return 0
+
+
+@dataclass(frozen=True)
+class ScaleConstrained:
+    """A standard deviation held through sigma, or (factor -1) sigma itself.
+
+    Attributes
+    ----------
+    model : ModelAt
+    factor : int
+    row : ndarray, shape (k,)
+        Row u of the factor's basis: the column in the units of the data has relative variance ``u T T' u'``.
+    """
+
+    model: ModelAt
+    factor: int
+    row: FloatArray
+
+    @property
+    def start(self) -> FloatArray:
+        """See `Constrained.start`."""
+        return self.model.theta
+
+    def problem(self, value: float) -> Problem[ScaledValue]:
+        """See `Constrained.problem`."""
+        model, layout = self.model, self.model.xp.layout
+        return Problem(
+            value=lambda theta: self._value(theta, value),
+            slopes=self._slopes,
+            on_diagonal=layout.on_diagonal,
+            column=layout.theta_column,
+            collapse=layout.collapse,
+            reduce=lambda theta: without_negligible(layout, theta, model.scale),
+            leave=lambda theta, slopes: leave_boundary(layout, theta, slopes.multipliers, model.scale),  # type: ignore[attr-defined]
+            scale=model.scale,
+        )
+
+    def slope(self, at: ScaledValue, value: float) -> float:
+        """See `Constrained.slope`."""
+        return 2.0 * self.model.xp.n * (1.0 - at.ratio) / value if value > 0.0 else np.nan
+
+    def _value(self, theta: FloatArray, held: float) -> ScaledValue:
+        xp = self.model.xp
+        at = evaluate(self.model.equations, xp, xp.layout.templates(theta), reml=False)
+        tau2 = 1.0
+        if self.factor >= 0:
+            tau2 = float(np.sum((self.row @ at.templates[self.factor]) ** 2))
+        with np.errstate(divide="ignore"):
+            sigma2 = (held / xp.layout.standardization.scale) ** 2 / np.float64(tau2)
+        ratio = at.sigma2 / sigma2
+        excess = xp.n * (ratio - 1.0 - np.log(ratio)) if 0.0 < ratio < np.inf else np.inf
+        return ScaledValue(at.criterion + excess, replace(at, sigma2=float(sigma2)), float(ratio), tau2)
+
+    def _slopes(self, value: ScaledValue) -> Derivatives:
+        """With ``eta = log sigma**2``: ``d = log|V| + n eta + r2 exp(-eta)`` along theta, eta a function of theta."""
+        layout, n = self.model.xp.layout, self.model.xp.n
+        plain = differentiate(value.at, Directions(layout.theta_factor, layout.theta_basis))
+        t = plain.scores
+        information = plain.information + np.outer(t, t) / n
+        if self.factor < 0:
+            return replace(plain, information=information)
+        N = -np.outer(self.row, self.row) / value.tau2
+        own = layout.theta_factor == self.factor
+        T = value.at.templates[self.factor]
+        basis = [E for E, mine in zip(layout.theta_basis, own, strict=True) if mine]
+        eta = np.zeros(t.size)
+        eta[own] = [2.0 * np.sum(N * (E @ T.T)) for E in basis]
+        pull = n * (1.0 - value.ratio)
+        curvature = plain.curvature + pull * np.outer(eta, eta)
+        curvature[np.ix_(own, own)] += 2.0 * pull * np.array([[np.sum((E.T @ N) * G.T) for G in basis] for E in basis])
+        multipliers = tuple(M + pull * N if f == self.factor else M for f, M in enumerate(plain.multipliers))
+        return replace(
+            plain,
+            gradient=plain.gradient + pull * eta,
+            information=information + np.outer(t, eta) + np.outer(eta, t) + n * value.ratio * np.outer(eta, eta),
+            curvature=curvature,
+            multipliers=multipliers,
+        )
+
+
+# --- a correlation ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CorrelationConstrained:
+    """A correlation r held by ``[[a, 0], [r s, sqrt(1 - r^2) s]]`` in the first two rows of the template.
+
+    The term's columns are permuted so that the two concerned come first. The search is over theta of the other terms
+    (standardised coordinates), then a, s and the rows below (units of the data).
+
+    Attributes
+    ----------
+    model : ModelAt
+    term : int
+    order : tuple of int
+        The permutation of the term's columns.
+    start : ndarray, shape (m - 1,)
+    """
+
+    model: ModelAt
+    term: int
+    order: tuple[int, ...]
+    start: FloatArray
+
+    @property
+    def _others(self) -> NDArray[np.intp]:
+        layout = self.model.xp.layout
+        mine = np.zeros(layout.n_theta, dtype=bool)
+        mine[layout.terms[self.term].theta_slice] = True
+        return np.flatnonzero(~mine)
+
+    def _own_basis(self, r: float) -> list[FloatArray]:
+        """Derivatives of the factor's template by the term's parameters."""
+        k = len(self.order)
+        first = np.zeros((k, k))
+        first[0, 0] = 1.0
+        second = np.zeros((k, k))
+        second[1, :2] = r, np.sqrt(max(1.0 - r * r, 0.0))
+        local = [first, second]
+        for i in range(2, k):
+            for j in range(i + 1):
+                E = np.zeros((k, k))
+                E[i, j] = 1.0
+                local.append(E)
+        return [self._in_factor(E) for E in local]
+
+    def _in_factor(self, E: FloatArray) -> FloatArray:
+        """A matrix of the term, its columns permuted, as one of the factor in standardised coordinates."""
+        layout = self.model.xp.layout
+        term = layout.terms[self.term]
+        U = layout.standardization.z_bases[term.factor]
+        raw = np.zeros_like(U)
+        raw[np.ix_(np.array(term.columns)[list(self.order)], np.array(term.columns))] = E
+        return np.asarray(np.linalg.solve(U, raw))
+
+    def problem(self, value: float) -> Problem[Evaluation]:
+        """See `Constrained.problem`."""
+        model, layout = self.model, self.model.xp.layout
+        term = layout.terms[self.term]
+        others = self._others
+        own = self._own_basis(value)
+        factor = np.append(layout.theta_factor[others], np.full(len(own), term.factor)).astype(np.intp)
+        directions = Directions(factor, (*(layout.theta_basis[i] for i in others), *own))
+        k = len(self.order)
+        rows = [0, 1, *(i for i in range(2, k) for _ in range(i + 1))]
+        on_diagonal = np.array([True, True, *(i == j for i in range(2, k) for j in range(i + 1))])
+        below = int(layout.theta_column.max()) + 1
+        U = layout.standardization.z_bases[term.factor]
+        unit = np.sqrt(np.sum(U**2, axis=1))[np.array(term.columns)[list(self.order)]]
+        return Problem(
+            value=lambda x: evaluate(model.equations, model.xp, self.templates(x, directions), reml=False),
+            slopes=lambda at: differentiate(at, directions),
+            on_diagonal=np.append(layout.on_diagonal[others], on_diagonal).astype(bool),
+            column=np.append(layout.theta_column[others], below + np.array(rows)).astype(np.intp),
+            collapse=lambda x, index: np.where(np.arange(x.size) == index, 0.0, x),
+            reduce=lambda x: None,
+            leave=lambda x, slopes: None,
+            scale=np.append(model.scale[others], model.scale[term.theta_start] * unit[rows]),
+        )
+
+    def slope(self, at: Evaluation, value: float) -> float:
+        """See `Constrained.slope`: along ``s (1, -r / sqrt(1 - r^2))`` in the second row."""
+        root = np.sqrt(max(1.0 - value**2, 0.0))
+        if root == 0.0:
+            return np.nan
+        term = self.model.xp.layout.terms[self.term]
+        E = np.zeros((len(self.order), len(self.order)))
+        E[1, :2] = 1.0, -value / root
+        U = self.model.xp.layout.standardization.z_bases[term.factor]
+        size = float(np.linalg.norm((U @ at.templates[term.factor])[term.columns[self.order[1]]]))
+        moves = Directions(np.array([term.factor], dtype=np.intp), (size * self._in_factor(E),))
+        return float(differentiate(at, moves).gradient[0])
+
+    def templates(self, x: FloatArray, directions: Directions) -> tuple[FloatArray, ...]:
+        """One template per factor, standardised coordinates."""
+        result = [np.zeros((f.size, f.size)) for f in self.model.xp.layout.factors]
+        for f, E, value in zip(directions.factor, directions.basis, x, strict=True):
+            result[f] = result[f] + value * E
+        return tuple(result)
+
+
+def _correlation(model: ModelAt, parameter: Parameter) -> CorrelationConstrained:
+    layout = model.xp.layout
+    term = layout.terms[parameter.term]
+    pair = [term.columns.index(j) for j in parameter.columns]
+    order = (*pair, *(i for i in range(len(term.columns)) if i not in pair))
+    theta = layout.to_raw(model.theta)
+    L = lower_factor(term.covariance.template(theta[term.theta_slice])[list(order)])
+    own = [L[0, 0], float(np.hypot(L[1, 0], L[1, 1])), *(L[i, j] for i in range(2, len(order)) for j in range(i + 1))]
+    mine = np.zeros(layout.n_theta, dtype=bool)
+    mine[term.theta_slice] = True
+    return CorrelationConstrained(model, parameter.term, order, np.append(model.theta[~mine], own))

@@ -1,0 +1,175 @@
+"""Profiles of the likelihood, and the intervals that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.direct import DirectEquations, prepare
+from crosslmm.engine.plan import DirectEngine
+from crosslmm.errors import ModelError
+from crosslmm.inference.constrained import model_at
+from crosslmm.inference.curve import Curve, Point, Profiled, profiled, reach
+from crosslmm.inference.likelihood_ratio import by_ml
+from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter, chosen, parameter_values, parameters
+
+if TYPE_CHECKING:
+    from crosslmm.fit import Fit
+    from crosslmm.results import MixedLMResults
+
+OUTERMOST = 2.6
+"""Zeta to which curves are followed: the 99% interval lies inside."""
+
+ROUGHLY = 0.4
+"""Error of zeta that is allowed where a curve only has to go on."""
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, repr=False)
+class Profile:
+    """Profiles of the ML deviance.
+
+    Attributes
+    ----------
+    curves : tuple of Curve
+    deviance : float
+        Of the ML fit.
+    """
+
+    curves: tuple[Curve, ...]
+    deviance: float
+    ready: tuple[Profiled, ...]
+
+    def conf_int(self, alpha: float = ALPHA) -> pd.DataFrame:
+        """Intervals of all parameters that were profiled, their bounds found to a millionth of a standard error.
+
+        A bound that the likelihood does not reach is the limit of the parameter: 0, -1 or 1.
+
+        Parameters
+        ----------
+        alpha : float
+            One minus the level.
+
+        Returns
+        -------
+        DataFrame
+            Columns 0 (lower) and 1 (upper).
+        """
+        goal = _goal(alpha)
+        rows = [
+            (_bound(of, curve, -goal), _bound(of, curve, goal))
+            for of, curve in zip(self.ready, self.curves, strict=True)
+        ]
+        index = pd.Index([curve.parameter.name for curve in self.curves])
+        return pd.DataFrame(rows, columns=[0, 1], index=index, dtype=float)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The points of all curves: parameter, value, zeta, deviance."""
+        rows = [(c.parameter.name, p.value, p.zeta, self.deviance + p.zeta**2) for c in self.curves for p in c.points]
+        return pd.DataFrame(rows, columns=["parameter", "value", "zeta", "deviance"])
+
+    def zeta(self, parameter: str, values: Sequence[float] | FloatArray) -> FloatArray:
+        """Signed root of the deviance at some values, by a monotone spline through the points; nan outside of them."""
+        from scipy.interpolate import PchipInterpolator
+
+        curve = next((c for c in self.curves if c.parameter.name == parameter), None)
+        if curve is None or len(curve.points) < 2:
+            raise ModelError(f"{parameter!r} has no profile here")
+        spline = PchipInterpolator([p.value for p in curve.points], [p.zeta for p in curve.points], extrapolate=False)
+        return np.asarray(spline(np.asarray(values, dtype=float)))
+
+    def __repr__(self) -> str:
+        table = self.conf_int().rename(columns={0: "2.5%", 1: "97.5%"})
+        table.insert(0, "estimate", [curve.estimate for curve in self.curves])
+        return f"Profile of the ML deviance {self.deviance:.4f}, 95% intervals\n{table.to_string()}"
+
+
+def profile(
+    fit: MixedLMResults, which: str | Sequence[str] = "all", *, alpha: float = ALPHA, outermost: float = OUTERMOST
+) -> Profile:
+    """Profile the ML deviance of a fit; a fit by REML is fitted by ML first, as in lme4.
+
+    Parameters
+    ----------
+    which : {"all", "fixed", "random"}, or names
+        Names as ``sd_Days|Subject``, ``cor_Days.Intercept|Subject``, ``sigma``, or those of fixed effects.
+    alpha : float
+        The bounds of the intervals of this level are among the points.
+    outermost : float
+        Zeta to which the curves are followed.
+
+    Raises
+    ------
+    ModelError
+        The fit is by the iterative engine, whose deviance is known up to sampling only, or has not converged.
+    """
+    best = by_ml(fit)
+    estimates = best.estimates
+    if estimates.plan.engine != "direct":
+        raise ModelError("profiles need the exact deviance of the direct engine: fit with engine='direct'")
+    if not estimates.converged:
+        raise ModelError("the ML fit did not converge: a profile needs its minimum; see fit.optimization")
+    goal = _goal(alpha)
+    ready = _ready(best.model.crossproducts, estimates, chosen(estimates.layout, which))
+    curves = tuple(_trace(of, goal, outermost) for of in ready)
+    return Profile(curves, estimates.criterion, ready)
+
+
+def _goal(alpha: float) -> float:
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+    return float(-special.ndtri(0.5 * alpha))
+
+
+def _ready(xp: CrossProducts, estimates: Fit, wanted: tuple[Parameter, ...]) -> tuple[Profiled, ...]:
+    equations: DirectEquations = prepare(xp, DirectEngine())
+    layout = estimates.layout
+    model = model_at(xp, equations, estimates.theta)
+    values = parameter_values(layout, estimates.theta[None], np.array([estimates.sigma]), estimates.beta[None])[0]
+    known = {p: float(v) for p, v in zip(parameters(layout), values, strict=True)}
+    return tuple(
+        profiled(model, p, known[p], estimates.criterion, _guess(p, known[p], estimates), estimates.sigma)
+        for p in wanted
+    )
+
+
+def _guess(parameter: Parameter, estimate: float, fit: Fit) -> float:
+    """A first guess of the standard error: that of independent normal variables."""
+    if parameter.kind == FIXED:
+        return float(fit.beta_se[parameter.columns[0]])
+    if parameter.kind == SIGMA:
+        return float(estimate / np.sqrt(2.0 * fit.n))
+    levels = fit.layout.factors[fit.layout.terms[parameter.term].factor].n_levels
+    if parameter.kind == CORRELATION:
+        return float(max(1.0 - estimate**2, 0.1) / np.sqrt(levels))
+    return float((estimate if estimate > 0.0 else 0.1 * fit.sigma) / np.sqrt(2.0 * levels))
+
+
+def _trace(of: Profiled, goal: float, outermost: float) -> Curve:
+    """Points on both sides, the bounds among them."""
+    if np.isnan(of.estimate):
+        return Curve(of.parameter, of.estimate, ())
+    points = [of.own_point()]
+    for side in (-1.0, 1.0):
+        points, last = reach(of, points, side * goal)
+        if abs(last.zeta) >= goal - ROUGHLY and abs(last.zeta) < outermost - ROUGHLY and last.x is not None:
+            points, _ = reach(of, points, side * outermost, ROUGHLY)
+    return Curve(of.parameter, of.estimate, _sorted(points))
+
+
+def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(sorted({p.value: p for p in points}.values(), key=lambda p: p.value))
+
+
+def _bound(of: Profiled, curve: Curve, goal: float) -> float:
+    if np.isnan(of.estimate):
+        return float(np.sign(goal))
+    return reach(of, list(curve.points), goal)[1].value
