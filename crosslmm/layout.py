@@ -7,7 +7,7 @@ side) and reported apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -101,12 +101,15 @@ class Standardization:
         Coefficients (of the raw X) whose fitted values are subtracted from the response.
     scale : float
         Unit of the response, positive.
+    aliases : ndarray, shape (p, d)
+        Columns of the raw X that were dropped, as combinations of those that are kept: ``X_dropped = X @ aliases``.
     """
 
     x_basis: FloatArray
     z_bases: tuple[FloatArray, ...]
     origin: FloatArray
     scale: float
+    aliases: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     @cached_property
     def log_det_x_basis(self) -> float:

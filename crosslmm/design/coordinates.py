@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.design.fixed import Columns
-from crosslmm.design.qr import NEARLY_CONSTANT, ROUNDING, independent_columns, plain_factor
+from crosslmm.design.qr import NEARLY_CONSTANT, ROUNDING, combinations, independent_columns, plain_factor
 from crosslmm.design.random import Arrangement
 from crosslmm.design.standardize import TermSums, check_spread, fixed_coordinates, term_basis
 from crosslmm.errors import ModelError, RankDeficiencyWarning, warn
@@ -93,8 +93,10 @@ def coordinates(
     kept = independent_columns(R[:, :p], intercept=sums.intercept)
     if kept.size >= sums.n:
         raise ModelError(f"the fixed part has {kept.size} independent columns, but there are only {sums.n} rows")
-    if kept.size < p:
-        _warn_dropped(fixed, np.setdiff1d(np.arange(p), kept), sums)
+    dropped = np.setdiff1d(np.arange(p), kept)
+    aliases = combinations(R[:, kept], R[:, dropped])
+    if dropped.size:
+        _warn_dropped(fixed, dropped, sums)
         R = plain_factor(R[:, [*kept, p]])
     if fixed.empty:
         warn(
@@ -108,7 +110,7 @@ def coordinates(
         names = [arrangement.factors[term.factor].columns[j] for j in term.columns]
         basis = term_basis(terms[text], term.covariance, names, term.label)
         z_bases[term.factor][np.ix_(term.columns, term.columns)] = basis
-    return kept, Standardization(x_basis, tuple(z_bases), origin, scale)
+    return kept, Standardization(x_basis, tuple(z_bases), origin, scale, aliases)
 
 
 def _warn_dropped(fixed: Columns, dropped: NDArray[np.intp], sums: FixedSums) -> None:

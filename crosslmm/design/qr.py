@@ -91,3 +91,11 @@ def independent_columns(
             basis = np.column_stack([basis, rest / remainder])
             kept.append(j)
     return np.array(kept, dtype=np.intp)
+
+
+def combinations(kept: FloatArray, dropped: FloatArray) -> FloatArray:
+    """Coefficients (p, d) of dropped columns as combinations of the kept ones, from columns of a triangular factor."""
+    if not (kept.size and dropped.size):
+        return np.zeros((kept.shape[1], dropped.shape[1]))
+    size = np.linalg.norm(kept, axis=0)
+    return np.asarray(np.linalg.lstsq(kept / size, dropped, rcond=None)[0] / size[:, None], dtype=np.float64)
