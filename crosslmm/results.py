@@ -22,6 +22,7 @@ from crosslmm.report.content import ReportContent
 from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
 from crosslmm.sources.write import write_batches
+from crosslmm.testing import Testing
 
 if TYPE_CHECKING:
     from crosslmm.model import MixedLM
@@ -51,7 +52,7 @@ class Summary:
 
 
 @dataclass(frozen=True, repr=False)
-class MixedLMResults(Refitting):
+class MixedLMResults(Refitting, Testing):
     """A fitted linear mixed model.
 
     Attributes

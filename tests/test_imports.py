@@ -30,7 +30,8 @@ NUMERICS = [
     "uncertainty",
     "estimate",
 ]
-TOP = ["datasets", "report", "components", "progress", "inference", "refitting", "results", "model", "__init__", "__main__"]
+TOP = ["datasets", "report", "components", "progress", "inference", "refitting", "testing"]
+TOP += ["results", "model", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -60,8 +61,9 @@ THIRD_PARTY = {
     "report": {"numpy", "pandas", "matplotlib"},
     "components": {"numpy"},
     "progress": {"tqdm"},
-    "inference": {"numpy", "scipy", "pandas", "numba"},
+    "inference": {"numpy", "scipy", "pandas", "formulaic", "numba"},
     "refitting": {"numpy", "pandas"},
+    "testing": {"numpy", "pandas"},
     "results": {"numpy", "scipy", "pandas"},
     "model": {"numpy", "scipy", "pandas"},
     "__init__": set(),

@@ -97,8 +97,8 @@ def _check_definite(H: FloatArray, kind: str) -> None:
         other = "information='expected'" if kind != "expected" else "a simpler random part"
         raise NumericalError(
             f"the {kind} information on the variance parameters is not positive definite, so their covariance is not "
-            f"known: the search may have stopped early (see fit.optimization), or two variances can replace each other; "
-            f"try {other}"
+            "known: the search may have stopped early (see fit.optimization), or two variances can replace each other. "
+            f"Try {other}"
         )
 
 

@@ -61,7 +61,9 @@ class KenwardRoger:
     def covariance_replicates(self) -> FloatArray:
         """Adjusted covariance without one probe each; shape (n, p, p)."""
         replicates = self.information.replicates
-        return np.array([self._adjusted(I) for I in replicates]).reshape(len(replicates), *self.root.shape)
+        return np.array([self._adjusted(replicate) for replicate in replicates]).reshape(
+            len(replicates), *self.root.shape
+        )
 
     def degrees(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row of L (q, p); shape (q,)."""
@@ -88,7 +90,7 @@ class KenwardRoger:
 
     def _joint(self, L: FloatArray, information: FloatArray) -> tuple[float, float]:
         white = L @ self.root
-        half = solve_lower(np.linalg.cholesky(white @ white.T), white)
+        half = solve_lower(np.asarray(np.linalg.cholesky(white @ white.T), dtype=np.float64), white)
         K = np.einsum("qp,ipo,ro->iqr", half, self.slopes, half, optimize=True)
         W = _parameter_covariance(information)
         spur = np.einsum("iqq->i", K)

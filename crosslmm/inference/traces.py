@@ -58,9 +58,7 @@ def jackknife(replicates: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((n - 1) / n * np.square(replicates - replicates.mean(axis=0)).sum(axis=0)))
 
 
-def trace_products(
-    system: System, white: Templates | None, moved: Moved, *, n_probes: int, seed: int = 0
-) -> Sampled:
+def trace_products(system: System, white: Templates | None, moved: Moved, *, n_probes: int, seed: int = 0) -> Sampled:
     """``tr(P G_i P G_j)``, exact for as many random effects as can be gone through.
 
     Parameters
@@ -152,5 +150,3 @@ def _projected(system: System, white: Templates | None, z: Templates) -> Templat
         return scores
     x_part = sum(np.einsum("klp,klm->pm", w, part, optimize=True) for w, part in zip(white, z, strict=True))
     return tuple(s - np.einsum("klp,pm->klm", w, x_part, optimize=True) for s, w in zip(scores, white, strict=True))
-
-

@@ -1,0 +1,150 @@
+"""Anova tables of types I, II and III, with the hypotheses of lmerTest (and of SAS).
+
+Type I tests each term after those before it, type II after all that do not contain it, type III after all others.
+The hypotheses follow from the columns of X alone and do not use the random effects:
+
+- I: rows of the unit upper triangular factor of X'X (Doolittle),
+- II: the same with the columns of a term and of those that contain it last; a term that no other contains is tested by
+  its own coefficients,
+- III: general form of the estimable functions, each term made orthogonal to those that contain it (Goodnight 1978);
+  made in treatment coding, so that it does not depend on the coding of the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from crosslmm.covariance import FloatArray
+from crosslmm.design.qr import independent_columns
+from crosslmm.errors import ModelError
+from crosslmm.inference.at_fit import method_of
+from crosslmm.inference.hypothesis import f_tail
+from crosslmm.inference.methods import independent_parts
+from crosslmm.inference.structure import INTERCEPT, DesignTerm, Structure, indicators, structure_of
+
+if TYPE_CHECKING:
+    from crosslmm.results import MixedLMResults
+
+TYPES = {1: 1, 2: 2, 3: 3, "I": 1, "II": 2, "III": 3}
+
+ZERO_ROW = 1e-8
+"""Sum of absolute values of a row of a type III hypothesis that counts as 0 (lmerTest)."""
+
+ROUNDING = 1e-12
+"""Elements of estimable functions below this are rounding."""
+
+
+def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
+    """F tests of the terms of the fixed part.
+
+    Parameters
+    ----------
+    fit : MixedLMResults
+    type : {3, 2, 1, "III", "II", "I"}
+        Which hypotheses.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "normal"}
+        Denominator degrees of freedom.
+
+    Returns
+    -------
+    DataFrame
+        By term: sum_sq, mean_sq (F before Kenward and Roger's scaling, times the residual variance, as lmerTest), num_df,
+        den_df, f_value, p_value; den_df_mc_error where the engine sampled. A term without estimable hypothesis has
+        num_df 0.
+
+    Raises
+    ------
+    ModelError
+        Another type; a model made from cross-products; a term with too many combinations of levels.
+    """
+    if isinstance(type, bool) or type not in TYPES:
+        raise ModelError(f"type={type!r}: expected 1, 2 or 3")
+    structure = structure_of(fit, "an anova table")
+    method = method_of(fit, ddf)
+    beta, variance = fit.estimates.beta, fit.estimates.sigma**2
+    rows = []
+    for L in hypotheses(structure, TYPES[type]).values():
+        if not len(L):
+            rows.append((np.nan, np.nan, 0, np.nan, np.nan, np.nan, 0.0))
+            continue
+        joint = method.joint(L, L @ beta)
+        mean_sq = float(independent_parts(L, L @ beta, method.covariance)[1].mean()) * variance
+        p_value = float(f_tail(joint.f_value, joint.num_df, joint.den_df))
+        sums = (joint.num_df * mean_sq, mean_sq, int(joint.num_df))
+        rows.append((*sums, joint.den_df, joint.f_value, p_value, joint.den_df_mc_error))
+    names = [term.name for term in _tested(structure)]
+    columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value", "den_df_mc_error"]
+    frame = pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
+    return frame if frame["den_df_mc_error"].any() else frame.drop(columns="den_df_mc_error")
+
+
+def hypotheses(structure: Structure, type: int) -> dict[str, FloatArray]:
+    """Contrast matrix (q, p) of every term but the intercept."""
+    if type == 1 or (type in (2, 3) and len(_tested(structure)) <= 1):
+        return type_1(structure)
+    return type_2(structure) if type == 2 else type_3(structure)
+
+
+def _tested(structure: Structure) -> list[DesignTerm]:
+    return [term for term in structure.terms if term.name != INTERCEPT]
+
+
+def type_1(structure: Structure) -> dict[str, FloatArray]:
+    """Each term after those before it."""
+    U = unit_upper(structure.triangle)
+    return {term.name: U[structure.kept_columns(term)] for term in _tested(structure)}
+
+
+def unit_upper(R: FloatArray) -> FloatArray:
+    """Rows of a triangular factor divided by their diagonal elements."""
+    return R / np.diag(R)[:, None]
+
+
+def type_2(structure: Structure) -> dict[str, FloatArray]:
+    """Each term after all that do not contain it."""
+    R, p = structure.triangle, structure.kept.size
+    result = {}
+    for term in _tested(structure):
+        own = structure.kept_columns(term)
+        containing = [other for other in structure.terms if structure.contains(term, other)]
+        if not containing:
+            result[term.name] = np.eye(p)[own]
+            continue
+        last = np.concatenate([own, *(structure.kept_columns(other) for other in containing)])
+        order = np.concatenate([np.setdiff1d(np.arange(p), last), last])
+        U = unit_upper(np.asarray(np.linalg.qr(R[:, order], mode="r")))
+        first = p - last.size
+        L = np.zeros((own.size, p))
+        L[:, order] = U[first : first + own.size]
+        result[term.name] = L
+    return result
+
+
+def type_3(structure: Structure) -> dict[str, FloatArray]:
+    """Each term after all others, whatever the coding."""
+    rows = structure.rows
+    overall = [indicators(structure, term, rows.values) for term in structure.terms]
+    whole, treatment = rows.combination(np.hstack(overall)), rows.combination(rows.treatment)
+    if whole is None or treatment is None:
+        raise ModelError("the terms of the fixed part do not hold the margins that a type III table needs; use type=1")
+    M, N = structure.to_kept @ whole, structure.to_kept @ treatment
+    kept = independent_columns(np.asarray(np.linalg.qr(N, mode="r"), dtype=np.float64))
+    general = np.linalg.solve(N[:, kept], M).T
+    general[np.abs(general) < ROUNDING * np.abs(general).max(initial=0.0)] = 0.0
+    place = {term.name: np.flatnonzero(np.isin(kept, term.columns)) for term in structure.terms}
+    back = np.linalg.pinv(M)
+    for term in sorted(_tested(structure), key=lambda t: -len(t.variables)):
+        containing = [place[other.name] for other in structure.terms if structure.contains(term, other)]
+        if containing:
+            outer, own = general[:, np.concatenate(containing)], general[:, place[term.name]]
+            left = own - outer @ np.linalg.lstsq(outer, own, rcond=None)[0]
+            left[np.abs(left) < ROUNDING * np.abs(own).max(initial=0.0)] = 0.0
+            general[:, place[term.name]] = left
+    result = {}
+    for term in _tested(structure):
+        L = general[:, place[term.name]].T
+        result[term.name] = L[np.abs(L).sum(axis=1) > ZERO_ROW] @ back
+    return result
