@@ -226,7 +226,7 @@ def test_a_full_factor_out_of_proportion(full, memory, no_work, monkeypatch):
 
 
 def test_a_full_factor_that_does_not_fit(full, memory):
-    memory(20_000_000)
+    memory(45_000_000)
     plan = choose(full, None).plan
     q = forecast(full).equations
     assert plan.engine == "iterative"

@@ -46,7 +46,7 @@ WEAK = 1.0
 factors would grow like its inverse. At 1 a level's data and its prior weigh the same."""
 
 PROBES_AT_ONCE = 64
-"""Probes solved together; bounds the work space."""
+"""Right-hand sides of probes solved together; bounds the work space."""
 
 RESOLUTION = 1e-8
 """Deviance units; a ten-thousandth of a standard error."""
@@ -163,9 +163,10 @@ def _solve_columns(core: Core, border: Border, n_probes: int, seed: int) -> tupl
     return solved, complete(samples, exact), steps
 
 
-def _chunks(n: int) -> list[range]:
-    """Numbers of n probes in sets that are solved together."""
-    return [range(low, min(low + PROBES_AT_ONCE, n)) for low in range(0, n, PROBES_AT_ONCE)]
+def _chunks(n: int, columns: int = 1) -> list[range]:
+    """Numbers of n probes in sets that are solved together, where each is so many right-hand sides."""
+    size = max(PROBES_AT_ONCE // columns, 1)
+    return [range(low, min(low + size, n)) for low in range(0, n, size)]
 
 
 @dataclass(frozen=True)
@@ -366,7 +367,7 @@ class IterativeSystem:
         A, shapes = self.core.blocks.diagonal, self.core.blocks.shapes
         k, n_levels = shapes[b]
         found, steps = [], 0
-        for numbers in _chunks(self.equations.n_probes):
+        for numbers in _chunks(self.equations.n_probes, k):
             r = signs(((1, n_levels),), numbers, self.equations.options.seed)[0]
             z = [np.zeros((*shape, k * len(numbers))) for shape in ((A.shape[0], A.shape[2]), *shapes)]
             for i in range(k):

@@ -10,7 +10,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts, PairBlock, pair_block
 from crosslmm.engine.border import Border
 from crosslmm.engine.core import CoreBlocks
-from crosslmm.engine.iterative import IterativeEquations
+from crosslmm.engine.iterative import PROBES_AT_ONCE, IterativeEquations
 from crosslmm.engine.plan import IterativeEngine, Plan
 from crosslmm.linalg.pairs import gram_operator
 from crosslmm.linalg.schur import sparse_coupling
@@ -21,6 +21,12 @@ BORDER_BYTES = 2**28
 
 USUAL_STEPS = 20
 """Steps of conjugate gradients that the cost of an evaluation is predicted with; most designs take 10 to 40."""
+
+SOLVER_VECTORS = 14
+"""Vectors of the equations that conjugate gradients hold at once for each right-hand side, beside one per thread."""
+
+ELIMINATED_VECTORS, BORDER_VECTORS = 6, 5
+"""Vectors of the eliminated factor that are held at once for each probe, and for each column of the border."""
 
 
 def prepare_iterative(xp: CrossProducts, options: IterativeEngine, reason: str) -> IterativeEquations:
@@ -131,15 +137,17 @@ def describe(xp: CrossProducts, options: IterativeEngine, reason: str) -> Plan:
     q = sum(f.n_effects for f in middle)
     s = sum(f.n_effects for f in last)
     c = s + xp.layout.n_fixed + 1
-    width = c + (options.n_probes if q else 0)
+    shifts = sum(f.size for f in middle)
+    width = c + (shifts + options.n_probes if q else 0)
+    most = min(options.max_probes, PROBES_AT_ONCE) if q else 0
     rows = [(first.name, first.name, "block diagonal", first.n_levels * first.size**2)]
     rows += [(f.name, first.name, "pairs", n) for f, n in zip(middle, coupled, strict=True)]
     if within:
         rows.append(("between: " + ", ".join(f.name for f in middle), "", "pairs", sum(within)))
     border = ", ".join([*(f.name for f in last), "fixed effects", "response"])
     rows.append((border, "", "dense", c * (first.n_effects + q + c)))
-    vectors = (8 + n_threads()) * 8 * q * width
-    dense = 8 * first.n_effects * (4 * c + 3 * options.n_probes) + 8 * 6 * first.n_effects * first.size
+    vectors = (SOLVER_VECTORS + n_threads()) * 8 * q * (c + shifts + most)
+    dense = 8 * first.n_effects * (BORDER_VECTORS * c + ELIMINATED_VECTORS * most + 6 * first.size)
     reversed_pairs = sum(12 * n for n, g in zip(coupled, order[1:n_core], strict=True) if g < order[0])
     return Plan(
         engine="iterative",
