@@ -174,6 +174,16 @@ def test_giving_up():
     assert enough.steps <= 5
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0, -0.5], [1.0, 0.0, 0.0], [np.nan, 1.0, 1.0], [np.inf, 1.0, 1.0]], ids=str)
+def test_matrices_that_are_not_positive_definite(values):
+    """Said at the first step that sees it, and not for a slow one."""
+    product, widths = counted(np.diag(values))
+    B = np.eye(3) + np.array([[0.0], [0.0], [1.0]])
+    with np.errstate(all="ignore"), pytest.raises(NumericalError, match="not positive definite"):
+        cg.solve(product, lambda v: v, B, np.full(3, 1e-8))
+    assert len(widths) <= 3
+
+
 # --- logarithms ----------------------------------------------------------------------------------
 
 

@@ -62,7 +62,7 @@ def solve(
     Raises
     ------
     NumericalError
-        Not all columns are solved after `max_steps` steps.
+        Not all columns are solved after `max_steps` steps, or the matrix is not positive definite in floating point.
     """
     m = B.shape[1]
     X, residual = np.zeros_like(B), B.copy()
@@ -84,7 +84,10 @@ def solve(
             )
         Sp = matrix(p)
         steps += 1
-        alpha = rz / np.einsum("qm,qm->m", p, Sp)
+        curvature = np.einsum("qm,qm->m", p, Sp)
+        if not np.all(curvature > 0.0):
+            raise NumericalError("the equations are not positive definite at these covariance parameters")
+        alpha = rz / curvature
         x = x + alpha * p
         r = r - alpha * Sp
         z = precondition(r)
