@@ -33,7 +33,7 @@ TYPES = {1: 1, 2: 2, 3: 3, "I": 1, "II": 2, "III": 3}
 ZERO_ROW = 1e-8
 """Sum of absolute values of a row of a type III hypothesis that counts as 0 (lmerTest)."""
 
-ROUNDING = 1e-12
+ROUNDING = 1e-11
 """Elements of estimable functions below this are rounding."""
 
 
@@ -51,9 +51,9 @@ def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "sattert
     Returns
     -------
     DataFrame
-        By term: sum_sq, mean_sq (F before Kenward and Roger's scaling, times the residual variance, as lmerTest), num_df,
-        den_df, f_value, p_value; den_df_mc_error where the engine sampled. A term without estimable hypothesis has
-        num_df 0.
+        By term: sum_sq, mean_sq, num_df, den_df, f_value, p_value; den_df_mc_error where the engine sampled. A mean
+        square is F, before Kenward and Roger's scaling, times the residual variance, as in lmerTest. A term without
+        estimable hypothesis has num_df 0.
 
     Raises
     ------
@@ -130,10 +130,9 @@ def type_3(structure: Structure) -> dict[str, FloatArray]:
     whole, treatment = rows.combination(np.hstack(overall)), rows.combination(rows.treatment)
     if whole is None or treatment is None:
         raise ModelError("the terms of the fixed part do not hold the margins that a type III table needs; use type=1")
-    M, N = structure.to_kept @ whole, structure.to_kept @ treatment
+    M, N = _cleaned(structure.to_kept @ whole), _cleaned(structure.to_kept @ treatment)
     kept = independent_columns(np.asarray(np.linalg.qr(N, mode="r"), dtype=np.float64))
-    general = np.linalg.solve(N[:, kept], M).T
-    general[np.abs(general) < ROUNDING * np.abs(general).max(initial=0.0)] = 0.0
+    general = _cleaned(np.asarray(np.linalg.solve(N[:, kept], M).T, dtype=np.float64))
     place = {term.name: np.flatnonzero(np.isin(kept, term.columns)) for term in structure.terms}
     back = np.linalg.pinv(M)
     for term in sorted(_tested(structure), key=lambda t: -len(t.variables)):
@@ -141,10 +140,15 @@ def type_3(structure: Structure) -> dict[str, FloatArray]:
         if containing:
             outer, own = general[:, np.concatenate(containing)], general[:, place[term.name]]
             left = own - outer @ np.linalg.lstsq(outer, own, rcond=None)[0]
-            left[np.abs(left) < ROUNDING * np.abs(own).max(initial=0.0)] = 0.0
-            general[:, place[term.name]] = left
+            general[:, place[term.name]] = _cleaned(left, float(np.abs(own).max(initial=0.0)))
     result = {}
     for term in _tested(structure):
         L = general[:, place[term.name]].T
         result[term.name] = L[np.abs(L).sum(axis=1) > ZERO_ROW] @ back
     return result
+
+
+def _cleaned(matrix: FloatArray, size: float | None = None) -> FloatArray:
+    """A matrix with 0 for what is rounding against its largest element, or against `size`."""
+    largest = float(np.abs(matrix).max(initial=0.0)) if size is None else size
+    return np.where(np.abs(matrix) < ROUNDING * largest, 0.0, matrix)

@@ -66,6 +66,10 @@ class Variable:
         """Whether it has levels."""
         return bool(self.levels)
 
+    def codes(self, less: bool) -> FloatArray:
+        """Columns of a category by level, with or without one column less."""
+        return self.coding if less else np.eye(len(self.levels))
+
 
 @dataclass(frozen=True)
 class Piece:
