@@ -348,18 +348,15 @@ class MixedLMResults(Refitting, Testing):
 
     # --- report ----------------------------------------------------------------------------------
 
-    def summary(self) -> Summary:
-        """The report: what was fitted, how it went, variance components, fixed effects."""
-        coefficients = pd.DataFrame(
-            {
-                "estimate": self.fe_params,
-                "std. error": self.bse_fe,
-                "z": self.tvalues,
-                "P>|z|": self.pvalues,
-                "2.5%": self.conf_int()[0],
-                "97.5%": self.conf_int()[1],
-            }
-        )
+    def summary(self, ddf: str = "normal") -> Summary:
+        """The report: what was fitted, how it went, variance components, fixed effects.
+
+        Parameters
+        ----------
+        ddf : {"normal", "residual", "satterthwaite", "kenward-roger"}
+            Degrees of freedom of the tests and intervals of the fixed effects.
+        """
+        coefficients, note = self.report_table(ddf)
         return Summary(
             ReportContent(
                 formula=self.formula,
@@ -373,6 +370,7 @@ class MixedLMResults(Refitting, Testing):
                 varcorr_se=None if self.estimates.sampling is None else self.varcorr_se,
                 varcorr_mc_error=None if self.estimates.sampling is None else self.varcorr_mc_error,
                 coefficients=coefficients,
+                coefficients_note=note,
                 resid=self._scaled_resid(),
             )
         )

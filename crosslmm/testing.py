@@ -88,6 +88,20 @@ class Testing:
         contrasts = Contrasts(fit.estimates.layout.fixed, np.eye(p), np.zeros(p))
         return estimate_frame(contrasts, fit.estimates.beta, method_of(fit, ddf), level)
 
+    def report_table(self, ddf: str) -> tuple[pd.DataFrame, str]:
+        """Fixed effects as the report shows them, and a line below them."""
+        from crosslmm.inference.at_fit import method_of
+
+        table = self.coef_table(ddf=ddf)
+        names = {"estimate": "estimate", "std_error": "std. error", "df": "df", "statistic": "t", "p_value": "P>|t|"}
+        names |= {"lower": "2.5%", "upper": "97.5%"}
+        if ddf == "normal":
+            del names["df"]
+            names |= {"statistic": "z", "p_value": "P>|z|"}
+            return table[list(names)].rename(columns=names), ""
+        note = " ".join((f"Degrees of freedom: {ddf}.", *method_of(_results(self), ddf).notes))
+        return table[list(names)].rename(columns=names), note
+
     def anova(self, *, type: int | str = 3, ddf: str = "satterthwaite") -> pd.DataFrame:
         """F tests of the terms of the fixed part; see `crosslmm.inference.anova.anova_table`."""
         from crosslmm.inference.anova import anova_table

@@ -180,13 +180,22 @@ def _errors(content: ReportContent) -> list[tuple[str, ...]]:
 
 
 def _fixed(content: ReportContent) -> Table:
+    """Estimates with their intervals; degrees of freedom stand in it where the tests are not normal."""
+    frame = content.coefficients
     rows = []
-    for row in content.coefficients.itertuples(name=None):
-        name, estimate, error, z, p, lower, upper = row
-        values = [numbers.like_error(v, error) for v in (estimate, error)]
-        ends = [numbers.like_error(v, error) for v in (lower, upper)]
-        rows.append((str(name), *values, numbers.ratio(z), numbers.probability(p), *ends))
+    for name, values in zip(frame.index, frame.to_numpy(), strict=True):
+        row = dict(zip(frame.columns, values, strict=True))
+        error = row["std. error"]
+        rows.append((str(name), *(_cell(column, value, error) for column, value in row.items())))
     if not rows:
         return Table("Fixed effects: none", (), ())
-    header = ("", "estimate", "std. error", "z", "P>|z|", "2.5%", "97.5%")
-    return Table("Fixed effects", header, tuple(rows), n_labels=1)
+    return Table("Fixed effects", ("", *frame.columns), tuple(rows), n_labels=1, note=content.coefficients_note)
+
+
+def _cell(column: str, value: float, error: float) -> str:
+    """A number of the table of fixed effects."""
+    if column in ("z", "t"):
+        return numbers.ratio(value)
+    if column.startswith("P>"):
+        return numbers.probability(value)
+    return numbers.significant(value, 4) if column == "df" else numbers.like_error(value, error)

@@ -30,7 +30,10 @@ class ReportContent:
     varcorr_se, varcorr_mc_error : DataFrame or None
         Standard errors and Monte Carlo errors of `varcorr`; None where nothing was sampled.
     coefficients : DataFrame
-        One row per fixed effect; columns estimate, std. error, z, P>|z|, lower and upper end of the 95% interval.
+        One row per fixed effect; columns estimate, std. error, z, P>|z| (or df, t, P>|t|), lower and upper end of the
+        95% interval.
+    coefficients_note : str
+        A line below them, or ``""``.
     resid : ndarray, shape (n,), or None
         Residuals over sigma; None where the rows are not at hand.
     """
@@ -46,4 +49,5 @@ class ReportContent:
     varcorr_se: pd.DataFrame | None
     varcorr_mc_error: pd.DataFrame | None
     coefficients: pd.DataFrame
+    coefficients_note: str
     resid: np.ndarray | None
