@@ -15,8 +15,11 @@ from crosslmm.engine import iterative, probes
 from crosslmm.engine.choose import choose
 from crosslmm.linalg import cg, schur, schur_kernels, threads
 
-LUCK = 1e-5
+LUCK = 1e-4
 """Probability with which a correct error would be called wrong, on either side."""
+
+SEEDS = 100
+"""With so many, an error that is stated a third too small or half too large is found."""
 
 NOT_SAMPLED = 1e-7
 """Relative error below which the preconditioner left nothing to sample."""
@@ -113,16 +116,16 @@ def check_errors(z):
     assert (np.abs(z.mean(axis=0)) < 5 / np.sqrt(n)).all()
 
 
-@pytest.mark.parametrize("kind", ["full rank", "one zero", "another zero", "weak"])
+@pytest.mark.parametrize("kind", ["full rank", "another zero"])
 @pytest.mark.parametrize("name", ["crossed", "crossed slopes", "three factors", "weights and offset"])
 def test_stated_errors_of_a_system(name, kind):
-    """Over 30 seeds the estimates spread as their errors say, around what is true."""
+    """Over many seeds the estimates spread as their errors say, around what is true."""
     model, templates = model_of(name), templates_of(name, kind)
     expected = expected_of(name, kind)
     truth = expected.marginal(True)
     rows = []
-    for seed in range(30):
-        system = choose(model.crossproducts, clm.IterativeEngine(n_probes=64, border=0, rng=seed)).at(templates)
+    for seed in range(SEEDS):
+        system = choose(model.crossproducts, clm.IterativeEngine(n_probes=32, border=0, rng=seed)).at(templates)
         found = system.marginal(reml=True)
         off, error = [np.array([system.log_det - expected.log_det])], [np.array([system.log_det_error])]
         for block, B, deviations in zip(found.blocks, truth, found.deviations, strict=True):
@@ -156,7 +159,7 @@ def exact(ratings):
 def test_stated_errors_of_a_fit(ratings, exact):
     """Theta, sigma and the criterion spread over the seeds as the fit says of each."""
     rows = []
-    for seed in range(30):
+    for seed in range(SEEDS):
         fit = ratings.fit(engine=clm.IterativeEngine(n_probes=32, max_probes=32, rng=seed))
         sampling = fit.estimates.sampling
         assert fit.converged
