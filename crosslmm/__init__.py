@@ -14,8 +14,11 @@ from crosslmm.errors import (
     RankDeficiencyWarning,
     ResourceError,
 )
+from crosslmm.functions import accumulate, lmer, mixedlm
+from crosslmm.grouped.components import VCSpec
+from crosslmm.grouped.parameters import MixedLMParams
 from crosslmm.inference.likelihood_ratio import compare
-from crosslmm.model import MixedLM, accumulate, lmer, mixedlm
+from crosslmm.model import MixedLM
 from crosslmm.results import MixedLMResults
 
 __version__ = "0.1.0"
@@ -30,12 +33,14 @@ __all__ = [
     "FormulaError",
     "IterativeEngine",
     "MixedLM",
+    "MixedLMParams",
     "MixedLMResults",
     "ModelError",
     "NumericalError",
     "Plan",
     "RankDeficiencyWarning",
     "ResourceError",
+    "VCSpec",
     "accumulate",
     "compare",
     "datasets",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crosslmm.crossproducts import CrossProducts
+from crosslmm.design.groups import Beside
 from crosslmm.design.rows import ModelRows, Progress
-from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
-from crosslmm.errors import ConvergenceWarning, ModelError, warn
-from crosslmm.fit import Fit, Iteration
+from crosslmm.engine.plan import DirectEngine, Engine, Plan
+from crosslmm.errors import ConvergenceWarning, FormulaError, ModelError, warn
+from crosslmm.fit import Fit
 from crosslmm.formula import MixedFormula, parse
+from crosslmm.grouped.arguments import FitArguments, read_arguments
+from crosslmm.grouped.build import formula_of_columns, is_column_list, model_of_arrays, model_of_formula, subset_of
+from crosslmm.grouped.model_methods import ModelMethods
+from crosslmm.grouped.restructure import Sets, restructured
+from crosslmm.grouped.results import GroupedResults
+from crosslmm.grouped.written import Written
+from crosslmm.options import MAX_EVALUATIONS, TOLERANCE, check_limits, check_method, engine_options
+from crosslmm.options import print_iteration as _print_iteration
 from crosslmm.progress import logger, meter
 from crosslmm.results import MixedLMResults
 from crosslmm.sources import WithoutRows, read_model
@@ -26,64 +33,130 @@ if TYPE_CHECKING:
     from crosslmm.objective import ObjectiveValue
     from crosslmm.precision import Spread
 
-TOLERANCE = 1e-9
-"""Decrease of the criterion (deviance units) still to come at which the optimiser stops: 5e-5 of a standard error."""
 
-MAX_EVALUATIONS = 500
-
-
-@dataclass(frozen=True, repr=False)
-class MixedLM:
+@dataclass(frozen=True, init=False, repr=False)
+class MixedLM(ModelMethods):
     """A linear mixed model: ``y = X beta + Z b + e``.
 
-    Make one with `MixedLM.from_formula` (or `crosslmm.mixedlm`, the same function). Fitting returns a value and leaves
-    the model unchanged, so one model can be fitted by REML and ML, with any options, in any order.
+    Make one with `MixedLM.from_formula` (or `crosslmm.mixedlm`, the same function), or from arrays as in statsmodels.
+    Fitting returns a value and leaves the model unchanged, so one model can be fitted by REML and ML, with any options,
+    in any order.
+
+    Parameters
+    ----------
+    endog : array, shape (n,)
+        Response.
+    exog : array, shape (n, p)
+        Columns of the fixed effects.
+    groups : array, shape (n,)
+        Label of the group of every row.
+    exog_re : array, shape (n, k), optional
+        Columns whose effects vary by group, with any covariance; by default an intercept, unless `exog_vc` is given.
+    exog_vc : VCSpec or dict, optional
+        Variance components: for each, a matrix per group whose columns have independent effects of one variance.
+    use_sqrt : bool
+        Whether packed parameters (of `loglike` and the like) hold the Cholesky factor of `cov_re`.
+    missing : {"none", "drop", "raise"}
+        What to do with rows that miss a value: ``"none"`` and ``"raise"`` refuse them.
 
     Attributes
     ----------
     formula : MixedFormula
     design : ModelRows
         The rows used: a `Design` of those in memory, or what is known of those in a source or given as cross-products.
+    written : Written or None
+        How a model with `groups` was written; None for a formula with bars.
     """
 
     formula: MixedFormula
     design: ModelRows
+    written: Written | None
+
+    def __init__(
+        self,
+        endog: Any,
+        exog: Any,
+        groups: Any,
+        exog_re: Any = None,
+        exog_vc: Any = None,
+        use_sqrt: bool = True,
+        missing: str = "none",
+    ):
+        self._set(*model_of_arrays(endog, exog, groups, exog_re, exog_vc, use_sqrt=use_sqrt, missing=missing))
+
+    def _set(self, formula: MixedFormula, design: ModelRows, written: Written | None) -> None:
+        for name, value in (("formula", formula), ("design", design), ("written", written)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def _made(cls, formula: MixedFormula, design: ModelRows, written: Written | None = None) -> MixedLM:
+        """A model of its parts."""
+        model = cls.__new__(cls)
+        model._set(formula, design, written)
+        return model
 
     @classmethod
     def from_formula(
         cls,
         formula: str,
         data: Any,
+        re_formula: str | None = None,
+        vc_formula: Mapping[str, str] | None = None,
+        subset: Any = None,
+        use_sparse: bool = False,
+        missing: str = "none",
         *,
+        groups: Any = None,
         weights: Any = None,
         offset: Any = None,
-        missing: str = "drop",
         context: Mapping[str, Any] | None = None,
         progress: bool | Progress | None = None,
+        use_sqrt: bool = True,
     ) -> MixedLM:
         """Model from a formula and a table or another source of rows.
+
+        The random part is written with bars, as in lme4, or with `groups`, `re_formula` and `vc_formula`, as in
+        statsmodels; a formula with bars takes none of these three.
 
         Parameters
         ----------
         formula : str
-            ``"y ~ x + (1 + x | g) + (1 | h)"``: an ordinary formulaic formula with lme4's random-effects terms.
+            ``"y ~ x + (1 + x | g) + (1 | h)"``: an ordinary formulaic formula with lme4's random-effects terms, or
+            without them where `groups` is given.
         data : table, path, list, callable or dask DataFrame
             A pandas, polars or pyarrow table or a dict of columns, never modified. Or rows that come in batches and are
             read twice: the path of a Parquet file or of a directory of such files, a list of paths, a list of tables,
             a callable that returns a new iterator over tables each time, a dask DataFrame.
+            The rows of a model with `groups` are in memory.
+        re_formula : str, optional
+            Columns whose effects vary by group, with any covariance: ``"~ x"``, ``"0 + x"``. By default an intercept,
+            unless `vc_formula` is given.
+        vc_formula : dict of str to str, optional
+            Variance components: for each name, columns within the groups that have independent effects of one
+            variance. ``{"class": "0 + C(classroom)"}``: an effect of every classroom of every school.
+        subset : array, optional
+            Rows to use: truth values, or labels of the index.
+        use_sparse : bool
+            Accepted as in statsmodels: nothing here is stored densely.
+        missing : {"none", "drop", "raise"}
+            What to do with rows that miss a value in any column used. ``"none"`` leaves them out for a formula with
+            bars and refuses them with `groups` (statsmodels: an error of its formulas).
+        groups : str, array or list of str, optional
+            A column of `data`, or a label for each of its rows by position. A list of two columns, which statsmodels
+            cannot take, means crossed random intercepts: ``(1 | a) + (1 | b)``.
         weights : str or array, optional
             Prior weights w: the residual variance of row i is ``sigma^2 / w_i`` (as lme4). Rows in batches need the
             name of a column.
         offset : str or array, optional
             A known part of the response, in its units; as `weights`.
-        missing : {"drop", "raise"}
-            What to do with rows that miss a value in any column used.
         context : mapping, optional
             Further names (functions, constants) that the formula may use.
         progress : bool or callable, optional
             Bars for what takes more than a second (needs tqdm): by default where standard error is a terminal. A
             callable is given the name of a phase, the rows done and the rows in all (or None) while rows in batches
             are read. The logger ``crosslmm`` has the same at level INFO.
+        use_sqrt : bool
+            As for `MixedLM`.
 
         Raises
         ------
@@ -99,12 +172,52 @@ class MixedLM:
         RankDeficiencyWarning
             Fixed-effects columns were dropped as combinations of others.
         """
+        beside = Beside(groups, weights, offset, subset)
+        if groups is None:
+            if re_formula is not None or vc_formula is not None:
+                raise FormulaError("re_formula and vc_formula need groups=, the column or the labels of the groups")
+            return cls._with_bars(formula, data, beside, missing, context, progress)
+        if is_column_list(groups, data):
+            if re_formula is not None or vc_formula is not None:
+                raise FormulaError(
+                    "a list of columns in groups means crossed random intercepts; for more write bars: "
+                    "y ~ x + (1 + x | a) + (1 | b)"
+                )
+            return cls._with_bars(formula_of_columns(formula, groups), data, beside, missing, context, progress)
+        with meter(progress) as shown:
+            made = model_of_formula(
+                formula,
+                data,
+                beside,
+                re_formula=re_formula,
+                vc_formula=vc_formula,
+                missing=missing,
+                context=context,
+                use_sqrt=use_sqrt,
+                progress=shown.rows,
+            )
+        return cls._made(*made)
+
+    @classmethod
+    def _with_bars(
+        cls,
+        formula: str,
+        data: Any,
+        beside: Beside,
+        missing: str,
+        context: Mapping[str, Any] | None,
+        progress: bool | Progress | None,
+    ) -> MixedLM:
         parsed = parse(formula)
+        missing = "drop" if missing == "none" else missing
+        weights, offset = beside.weights, beside.offset
+        if beside.subset is not None:
+            data, weights, offset = subset_of(parsed, data, beside, context)
         with meter(progress) as shown:
             design = read_model(
                 parsed, data, weights=weights, offset=offset, missing=missing, context=context, progress=shown.rows
             )
-        return cls(parsed, design)
+        return cls._made(parsed, design)
 
     @classmethod
     def from_crossproducts(cls, xp: CrossProducts) -> MixedLM:
@@ -126,11 +239,19 @@ class MixedLM:
             raise ModelError(f"cross-products come from crosslmm.accumulate(formula, source), and are no {kind}")
         if not xp.layout.formula:
             raise ModelError("these cross-products hold no formula; make them with crosslmm.accumulate")
-        return cls(parse(xp.layout.formula), WithoutRows(xp))
+        return cls._made(parse(xp.layout.formula), WithoutRows(xp))
 
     def fit(
         self,
+        start_params: Any = None,
         reml: bool = True,
+        niter_sa: int = 0,
+        do_cg: bool = True,
+        fe_pen: None = None,
+        cov_pen: None = None,
+        free: Any = None,
+        full_output: bool = False,
+        method: str | Sequence[str] | None = None,
         *,
         engine: str | Engine = "auto",
         start: Any = None,
@@ -138,13 +259,28 @@ class MixedLM:
         max_evaluations: int = MAX_EVALUATIONS,
         verbose: bool = False,
         progress: bool | Progress | None = None,
+        **fit_kwargs: Any,
     ) -> MixedLMResults:
         """Estimate the model.
 
         Parameters
         ----------
+        start_params : MixedLMParams or array, optional
+            Where to start, as in statsmodels: of a model with `groups`. True or False in this place is taken for
+            `reml`: ``model.fit(False)``.
         reml : bool
             Restricted maximum likelihood (default), or maximum likelihood.
+        niter_sa, method
+            Arguments of statsmodels' optimisers, which have no meaning here: said in a `DataWarning`.
+        do_cg : bool
+            False stops where the search would begin.
+        fe_pen, cov_pen : None
+            Penalties are refused; see `fit_regularized`.
+        free : MixedLMParams, optional
+            Holds covariances of `cov_re` at 0 where its own are 0: an identity matrix makes the random effects
+            independent. They must fall into sets, independent of each other. Of a model with `groups`.
+        full_output : bool
+            Keep the iterations in `hist`. They are in `optimization` at any rate.
         engine : {"auto", "direct", "iterative"}, DirectEngine or IterativeEngine
             ``"auto"`` takes the direct engine unless its factor would not fit or would take far longer; see `plan`.
         start : array, optional
@@ -157,24 +293,62 @@ class MixedLM:
             Print the iterations as they are made, to standard error.
         progress : bool or callable, optional
             As for `from_formula`; evaluations are shown as bars only.
+        **fit_kwargs
+            Further arguments of statsmodels' optimisers, such as ``gtol`` or ``maxiter``; as `method`.
 
         Returns
         -------
         MixedLMResults
 
+        Raises
+        ------
+        ModelError
+            A penalty or an unknown argument is given, or one that the model cannot use.
+
         Warns
         -----
         ConvergenceWarning
             The optimiser stopped before its test was met.
+        DataWarning
+            An argument of statsmodels' optimisers was given.
         """
+        if isinstance(start_params, (bool, np.bool_)):
+            start_params, reml = None, bool(start_params)
+        check_method(reml)
+        given = read_arguments(
+            FitArguments(start_params, niter_sa, do_cg, fe_pen, cov_pen, free, full_output, method, fit_kwargs),
+            None if self.written is None else self._space,
+        )
+        model = self if given.sets is None else self._restructured(given.sets)
+        theta = start if given.theta is None else given.theta
+        limit = max_evaluations if do_cg else 1
+        found = model._estimate(reml, engine, theta, tolerance, limit, verbose or given.show, progress)
+        if not found.converged and do_cg:
+            message = (
+                f"the fit did not converge: {found.message}. See fit.optimization; other starts (start=) may help."
+            )
+            warn(message, ConvergenceWarning)
+        if self.written is None:
+            return MixedLMResults(model, found)
+        return GroupedResults(model, found, freepat=free, keep_history=bool(full_output))
+
+    def _estimate(
+        self,
+        reml: bool,
+        engine: str | Engine,
+        start: Any,
+        tolerance: float,
+        max_evaluations: int,
+        verbose: bool,
+        progress: bool | Progress | None,
+    ) -> Fit:
         from crosslmm.estimate import estimate
 
-        _check_method(reml)
-        _check_limits(tolerance, max_evaluations)
+        check_limits(tolerance, max_evaluations)
         with meter(False if verbose else progress) as shown:
             xp, equations = self.crossproducts, self._equations(engine)
             logger.info("plan: %s engine, %s", equations.plan.engine, equations.plan.reason)
-            fit = estimate(
+            return estimate(
                 xp,
                 equations,
                 reml=reml,
@@ -183,10 +357,15 @@ class MixedLM:
                 max_evaluations=max_evaluations,
                 report=_print_iteration if verbose else shown.iteration if shown.follows_iterations else None,
             )
-        if not fit.converged:
-            message = f"the fit did not converge: {fit.message}. See fit.optimization; other starts (start=) may help."
-            warn(message, ConvergenceWarning)
-        return MixedLMResults(self, fit)
+
+    def _restructured(self, sets: Sets) -> MixedLM:
+        """The model whose random effects of a group are correlated within sets only."""
+        text = None if self.written is None else self.written.part.re_term
+        return self if text is None else self._made(self.formula, restructured(self.design, text, sets), self.written)
+
+    def estimate_once(self, *, reml: bool) -> Fit:
+        """A fit with the default options, as numbers; unlike `fit` it says nothing and makes no results."""
+        return self._estimate(reml, "auto", None, TOLERANCE, MAX_EVALUATIONS, False, False)
 
     def plan(self, engine: str | Engine = "auto") -> Plan:
         """Which engine a fit will use, how the blocks are stored and what an evaluation costs."""
@@ -208,7 +387,7 @@ class MixedLM:
         """
         from crosslmm.objective import objective_at
 
-        _check_method(reml)
+        check_method(reml)
         return objective_at(self._equations(engine), self.crossproducts, self._theta(theta), reml=reml)
 
     def statistical_spread(self, fit: Fit) -> Spread:
@@ -237,7 +416,7 @@ class MixedLM:
     def _equations(self, engine: str | Engine) -> Equations:
         from crosslmm.engine.choose import choose
 
-        options = _engine_options(engine)
+        options = engine_options(engine)
         default = options == DirectEngine() and self._default_equations.plan.engine == "direct"
         return self._default_equations if options is None or default else choose(self.crossproducts, options)
 
@@ -260,105 +439,3 @@ class MixedLM:
     def __repr__(self) -> str:
         groups = ", ".join(f"{f.name}: {f.n_levels:,}" for f in self.design.layout.factors)
         return f"MixedLM({self.formula.source!r}, {self.design.n:,} rows, levels {groups})"
-
-
-def lmer(
-    formula: str,
-    data: Any,
-    reml: bool = True,
-    *,
-    weights: Any = None,
-    offset: Any = None,
-    missing: str = "drop",
-    context: Mapping[str, Any] | None = None,
-    progress: bool | Progress | None = None,
-    engine: str | Engine = "auto",
-    start: Any = None,
-    verbose: bool = False,
-) -> MixedLMResults:
-    """Build a model and fit it: ``MixedLM.from_formula(...).fit(...)``.
-
-    Parameters
-    ----------
-    formula, data, weights, offset, missing, context, progress
-        See `MixedLM.from_formula`.
-    reml, engine, start, verbose
-        See `MixedLM.fit`.
-
-    Returns
-    -------
-    MixedLMResults
-
-    Examples
-    --------
-    >>> import crosslmm as clm
-    >>> fit = clm.lmer("Reaction ~ Days + (Days | Subject)", clm.datasets.load_sleepstudy())
-    >>> fit.fe_params.round(3).to_dict()
-    {'Intercept': 251.405, 'Days': 10.467}
-    """
-    _engine_options(engine)
-    model = MixedLM.from_formula(
-        formula, data, weights=weights, offset=offset, missing=missing, context=context, progress=progress
-    )
-    return model.fit(reml, engine=engine, start=start, verbose=verbose, progress=progress)
-
-
-mixedlm = MixedLM.from_formula
-
-
-def accumulate(
-    formula: str,
-    source: Any,
-    *,
-    weights: Any = None,
-    offset: Any = None,
-    missing: str = "drop",
-    context: Mapping[str, Any] | None = None,
-    progress: bool | Progress | None = None,
-) -> CrossProducts:
-    """All that a fit needs of the rows of a source, to be kept, sent or fitted with `MixedLM.from_crossproducts`.
-
-    Parameters
-    ----------
-    formula, source, weights, offset, missing, context, progress
-        See `MixedLM.from_formula`.
-
-    Returns
-    -------
-    CrossProducts
-    """
-    model = MixedLM.from_formula(
-        formula, source, weights=weights, offset=offset, missing=missing, context=context, progress=progress
-    )
-    return model.crossproducts
-
-
-def _engine_options(engine: str | Engine) -> Engine | None:
-    """Options of the engine that was asked for; None where it is to be chosen."""
-    if isinstance(engine, DirectEngine | IterativeEngine):
-        return engine
-    named: dict[str, Engine | None] = {"auto": None, "direct": DirectEngine(), "iterative": IterativeEngine()}
-    if isinstance(engine, str) and engine in named:
-        return named[engine]
-    raise ModelError(
-        f"engine={engine!r}: expected 'auto', 'direct', 'iterative', a DirectEngine(...) or an IterativeEngine(...)"
-    )
-
-
-def _check_limits(tolerance: float, max_evaluations: int) -> None:
-    if not (isinstance(tolerance, Real) and 0.0 <= float(tolerance) < np.inf):
-        raise ModelError(f"tolerance={tolerance!r}: expected a decrease of the criterion, such as {TOLERANCE:g}")
-    if not (isinstance(max_evaluations, Integral) and int(max_evaluations) >= 1):
-        raise ModelError(f"max_evaluations={max_evaluations!r}: expected a whole number, at least 1")
-
-
-def _check_method(reml: object) -> None:
-    if reml not in (True, False):
-        raise ModelError(f"reml={reml!r}: expected True (REML) or False (maximum likelihood)")
-
-
-def _print_iteration(iteration: Iteration) -> None:
-    theta = " ".join(f"{value:.5g}" for value in iteration.theta[:8])
-    mark = "" if iteration.accepted else "  (rejected)"
-    line = f"{iteration.seconds:8.3f} s  {iteration.step:<9} {iteration.criterion:18.8f}  theta {theta}{mark}"
-    print(line, file=sys.stderr, flush=True)

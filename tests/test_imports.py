@@ -31,7 +31,7 @@ NUMERICS = [
     "estimate",
 ]
 TOP = ["datasets", "report", "components", "progress", "inference", "refitting", "testing"]
-TOP += ["results", "model", "__init__", "__main__"]
+TOP += ["results", "options", "grouped", "model", "functions", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -65,6 +65,9 @@ THIRD_PARTY = {
     "refitting": {"numpy", "pandas"},
     "testing": {"numpy", "pandas"},
     "results": {"numpy", "scipy", "pandas"},
+    "options": {"numpy"},
+    "grouped": {"numpy", "scipy", "pandas", "formulaic"},
+    "functions": set(),
     "model": {"numpy", "scipy", "pandas"},
     "__init__": set(),
     "__main__": set(),

@@ -289,6 +289,6 @@ def test_pickled_models_hold_no_factorisations(data):
     model = clm.MixedLM.from_formula(CROSSED, data)
     expected = model.fit().criterion
     copy = pickle.loads(pickle.dumps(model))
-    assert set(vars(copy)) == {"formula", "design"}
+    assert set(vars(copy)) == {"formula", "design", "written"}
     assert copy.theta_names == model.theta_names
     assert copy.fit().criterion == expected

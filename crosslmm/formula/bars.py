@@ -73,7 +73,7 @@ def random_terms(scanned: Scan, start: int, stop: int) -> list[RandomTerm]:
     if right[0] == right[1]:
         raise FormulaError(f"no grouping factor stands after the bar: {EXAMPLES}", source, (start, stop))
     columns = _columns(source, left)
-    sides = ["1" if text == "1" else f"0 + {text}" for text in columns] if double else [_right_hand_side(columns)]
+    sides = ["1" if text == "1" else f"0 + {text}" for text in columns] if double else [columns_text(columns)]
     groupings = _groupings(source, right)
     return [
         RandomTerm(side, grouping.names, grouping.label, "unstructured", f"({side} | {grouping.label})")
@@ -105,7 +105,19 @@ def _columns(source: str, span: tuple[int, int]) -> list[str]:
     return [term_text(term) for term in terms]
 
 
-def _right_hand_side(columns: list[str]) -> str:
+def column_terms(text: str) -> list[str]:
+    """Terms of the columns of a random part as texts; the intercept, implied unless removed, is ``"1"``.
+
+    Raises
+    ------
+    FormulaError
+        The text cannot be read, or names no columns.
+    """
+    return _columns(text, (0, len(text)))
+
+
+def columns_text(columns: list[str]) -> str:
+    """Right-hand side for formulaic of such terms, with its intercept spelled out."""
     return " + ".join(columns if "1" in columns else ["0", *columns])
 
 

@@ -13,7 +13,49 @@ from crosslmm.formula.check import bad_python, check_characters, check_powers, c
 from crosslmm.formula.read import read
 from crosslmm.formula.scan import Piece, Scan, additive_pieces, scan
 
-__all__ = ["MixedFormula", "RandomTerm", "parse"]
+__all__ = ["Component", "GroupPart", "MixedFormula", "RandomTerm", "parse", "parse_fixed"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One variance component of a random part that was written with `groups`.
+
+    Attributes
+    ----------
+    name : str
+        What it is called.
+    term : str
+        Text of its `RandomTerm`.
+    pieces : tuple of (str, str or None)
+        Factors of the formula of its one column as written, each with the data column whose levels it codes, or None
+        where it is a number. Empty for a component of several columns.
+    """
+
+    name: str
+    term: str
+    pieces: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class GroupPart:
+    """A random part that was written with `groups`, `re_formula` and `vc_formula`.
+
+    Attributes
+    ----------
+    column : str
+        Data column of the groups.
+    label : str
+        What the groups are called in results.
+    re_term : str or None
+        Text of the term of `re_formula`; None where there are variance components only.
+    components : tuple of Component
+        Sorted by name.
+    """
+
+    column: str
+    label: str
+    re_term: str | None
+    components: tuple[Component, ...]
 
 
 @dataclass(frozen=True)
@@ -30,12 +72,15 @@ class MixedFormula:
         Right-hand side without the random-effects terms, for formulaic; ``"1"`` when nothing else is left.
     random : tuple of RandomTerm
         In the order of the formula, with ``||`` and ``/`` expanded.
+    groups : GroupPart or None
+        How the random part was written, where that was not with bars.
     """
 
     source: str
     response: str
     fixed: str
     random: tuple[RandomTerm, ...]
+    groups: GroupPart | None = None
 
 
 def parse(formula: str) -> MixedFormula:
@@ -56,33 +101,76 @@ def parse(formula: str) -> MixedFormula:
     FormulaError
         The formula cannot be read; the message marks the offending piece.
     """
-    if not isinstance(formula, str):
-        raise FormulaError(f"a formula is a string such as 'y ~ x + (1 | g)', not {type(formula).__name__}")
-    source = " ".join(formula.splitlines())
-    scanned = scan(source)
-    check_characters(scanned)
-    tilde = _tilde(scanned)
-    _check_bars(scanned, tilde)
-    response = slice(*scanned.trim(0, tilde))
-    pieces = additive_pieces(scanned, tilde + 1, len(source))
-    if not pieces:
-        raise FormulaError("nothing stands after '~'; write y ~ 1 + (1 | g)", source, (tilde, tilde + 1))
-    random = [piece for piece in pieces if _is_random(scanned, piece)]
+    scanned = _scanned(formula)
+    source = scanned.source
+    tilde, pieces, random = _sides(scanned)
     if not random:
         raise FormulaError(
             "the formula has no random-effects term such as (1 | g); a model without one is ordinary least squares: "
-            "add a term, or fit it with statsmodels.formula.api.ols",
+            "add a term or pass groups=, or fit it with statsmodels.formula.api.ols",
             source,
             scanned.trim(tilde + 1, len(source)),
         )
     check_powers(scanned)
     _check_fixed(scanned, random)
+    terms = [term for piece in random for term in random_terms(scanned, piece.start, piece.stop)]
+    response = source[slice(*scanned.trim(0, tilde))]
+    _check_response(scanned, response, random)
+    _check_duplicates(source, scanned, tilde, terms)
+    return MixedFormula(source, response, _fixed_text(source, pieces, random), tuple(terms))
+
+
+def parse_fixed(formula: str) -> MixedFormula:
+    """Read a formula whose random part is given beside it.
+
+    Parameters
+    ----------
+    formula : str
+        ``"y ~ x"``.
+
+    Raises
+    ------
+    FormulaError
+        The formula cannot be read, or has random-effects terms of its own.
+    """
+    scanned = _scanned(formula)
+    source = scanned.source
+    tilde, pieces, random = _sides(scanned)
+    if random:
+        raise FormulaError(
+            "the random part is written twice, with bars and with groups=: keep the bars and leave groups= out, or the "
+            "other way round",
+            source,
+            (random[0].start, random[0].stop),
+        )
+    check_powers(scanned)
+    _check_fixed(scanned, [])
+    return MixedFormula(source, source[slice(*scanned.trim(0, tilde))], _fixed_text(source, pieces, []), ())
+
+
+def _scanned(formula: str) -> Scan:
+    if not isinstance(formula, str):
+        raise FormulaError(f"a formula is a string such as 'y ~ x + (1 | g)', not {type(formula).__name__}")
+    scanned = scan(" ".join(formula.splitlines()))
+    check_characters(scanned)
+    return scanned
+
+
+def _sides(scanned: Scan) -> tuple[int, list[Piece], list[Piece]]:
+    """Where the tilde stands, the pieces after it, and those of them that are random-effects terms."""
+    source = scanned.source
+    tilde = _tilde(scanned)
+    _check_bars(scanned, tilde)
+    pieces = additive_pieces(scanned, tilde + 1, len(source))
+    if not pieces:
+        raise FormulaError("nothing stands after '~'; write y ~ 1 + (1 | g)", source, (tilde, tilde + 1))
+    return tilde, pieces, [piece for piece in pieces if _is_random(scanned, piece)]
+
+
+def _fixed_text(source: str, pieces: list[Piece], random: list[Piece]) -> str:
     fixed = [piece for piece in pieces if piece not in random]
     text = " ".join(f"{piece.sign} {source[piece.start : piece.stop]}" for piece in fixed).removeprefix("+").strip()
-    terms = [term for piece in random for term in random_terms(scanned, piece.start, piece.stop)]
-    _check_response(scanned, source[response], random)
-    _check_duplicates(source, scanned, tilde, terms)
-    return MixedFormula(source, source[response], text or "1", tuple(terms))
+    return text or "1"
 
 
 def _tilde(scanned: Scan) -> int:

@@ -1,0 +1,1 @@
+"""Models written as in statsmodels: their parameters, likelihood and results."""
