@@ -254,6 +254,13 @@ def test_a_sparse_factor_out_of_proportion():
     assert f"{exact.bytes / GB:,.1f} GB and {exact.flops:.1g} multiply-adds" in plan.reason
 
 
+def test_a_factor_that_cannot_be_counted():
+    """600,000 ratings by 90,000 of 60,000, all at random: CHOLMOD gives up, and so must not the planner."""
+    plan = choose(crossproducts(random_pairs(600_000, 90_000, 60_000)), None).plan
+    assert plan.engine == "iterative"
+    assert plan.reason.endswith("equations is too large for CHOLMOD")
+
+
 def test_patience(full, memory, monkeypatch):
     """The same model is exact for those who wait."""
     memory(100 * GB)

@@ -24,6 +24,9 @@ PATIENCE = 3.0
 VISIT_SECONDS = 7e-10
 """Seconds per multiply-add of the Schur complement and of what its inverse gives back (2 cores)."""
 
+ORDERING_SECONDS = 7e-7
+"""Seconds per nonzero of a sparse rest that its ordering takes: once only, but where that is long the factor fills."""
+
 PASS_SECONDS = 2e-10
 """Seconds per multiply-add of a pass of conjugate gradients (2 cores)."""
 
@@ -132,7 +135,8 @@ def forecast(xp: CrossProducts) -> Forecast:
     if nonzeros > MOSTLY_FULL * full:
         flops = float(q) ** 3
         return Forecast(q, full, flops, dense_bytes(q), DENSE_SECONDS * flops + VISIT_SECONDS * visits)
-    return Forecast(q, nonzeros, visits, PATTERN_BYTES * min(visits, full), VISIT_SECONDS * visits)
+    seconds = VISIT_SECONDS * visits + ORDERING_SECONDS * nonzeros
+    return Forecast(q, nonzeros, visits, PATTERN_BYTES * min(visits, full), seconds)
 
 
 def _coupled(xp: CrossProducts, first: int) -> tuple[float, float]:

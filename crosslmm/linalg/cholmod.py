@@ -16,10 +16,16 @@ from scipy import sparse
 from sksparse import cholmod
 
 from crosslmm.covariance import FloatArray
-from crosslmm.errors import NumericalError
+from crosslmm.errors import NumericalError, ResourceError
 from crosslmm.linalg.sparse_factor import SparseAnalysis, SparseCholesky
 
 HAS_CLASS_INTERFACE = tuple(int(part) for part in sksparse.__version__.split(".")[:2]) >= (0, 5)
+
+TOO_LARGE = (
+    cholmod.CholmodOverflowError if HAS_CLASS_INTERFACE else cholmod.CholmodTooLargeError,
+    cholmod.CholmodOutOfMemoryError,
+)
+"""What an analysis ends with whose factor has more entries than can be counted, or than the memory holds."""
 
 
 def analyze(pattern: sparse.csc_array, ordering: str = "default") -> SparseAnalysis:
@@ -31,12 +37,23 @@ def analyze(pattern: sparse.csc_array, ordering: str = "default") -> SparseAnaly
     ordering : str
         CHOLMOD's name: ``"default"`` (AMD, then METIS if that is poor), ``"amd"``, ``"metis"``, ``"nesdis"``,
         ``"best"`` or ``"natural"``.
+
+    Raises
+    ------
+    ResourceError
+        The factor would be larger than CHOLMOD can count or the memory holds.
     """
-    if HAS_CLASS_INTERFACE:
-        symbolic = cholmod.CholeskyFactor(_csc(pattern), lower=True, order=ordering)
-        return _ClassAnalysis(np.asarray(symbolic.get_perm(), dtype=np.intp), symbolic)
-    symbolic = cholmod.analyze(_csc(pattern), mode="auto", ordering_method=ordering)
-    return _FunctionAnalysis(np.asarray(symbolic.P(), dtype=np.intp), symbolic)
+    try:
+        if HAS_CLASS_INTERFACE:
+            symbolic = cholmod.CholeskyFactor(_csc(pattern), lower=True, order=ordering)
+            return _ClassAnalysis(np.asarray(symbolic.get_perm(), dtype=np.intp), symbolic)
+        symbolic = cholmod.analyze(_csc(pattern), mode="auto", ordering_method=ordering)
+        return _FunctionAnalysis(np.asarray(symbolic.P(), dtype=np.intp), symbolic)
+    except TOO_LARGE as error:
+        raise ResourceError(
+            f"a sparse factor of {pattern.shape[0]:,} equations is too large for CHOLMOD. The iterative engine does "
+            "without one"
+        ) from error
 
 
 def _csc(S: sparse.csc_array) -> sparse.csc_matrix:
