@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from crosslmm.blas import times
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
+from crosslmm.design.given import Given
 from crosslmm.layout import Layout
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the name of a phase, the rows done, and the rows in all (None where nobody knows)."""
+
+STRETCH = 2**17
+"""Rows of a table in memory that are worked on at once, so that work space does not grow with them."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,16 @@ class ModelRows(Protocol):
         """
         ...
 
+    def batches(self, progress: Progress | None = None) -> Iterator[tuple[pd.Index, Rows]]:
+        """Labels and rows, in batches; X has the columns that are kept.
+
+        Raises
+        ------
+        ModelError
+            There are no rows.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Design:
@@ -157,6 +171,8 @@ class Design:
         The same for the columns of each term of ``layout.terms``.
     groupings : tuple of tuple of str
         Data columns whose combinations are the levels of each factor of the layout.
+    given : Given or None
+        What the design was built from.
     """
 
     n: int
@@ -174,6 +190,7 @@ class Design:
     fixed_kept: NDArray[np.intp]
     random_specs: tuple[ModelSpec, ...]
     groupings: tuple[tuple[str, ...], ...]
+    given: Given | None = None
 
     @property
     def streamed(self) -> bool:
@@ -191,6 +208,12 @@ class Design:
     ) -> Iterator[Predicted]:
         """Fitted values of all rows, at once."""
         yield predicted(self.row_labels, self.rows(), self.X, beta, modes)
+
+    def batches(self, progress: Progress | None = None) -> Iterator[tuple[pd.Index, Rows]]:
+        """The rows, in stretches."""
+        for low in range(0, self.n, STRETCH):
+            some = slice(low, low + STRETCH)
+            yield self.row_labels[some], self.rows(some)
 
     @property
     def fixed_names(self) -> tuple[str, ...]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.build import check_options
-from crosslmm.design.rows import Predicted, Progress, predicted
+from crosslmm.design.rows import Predicted, Progress, Rows, predicted
 from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula
 from crosslmm.layout import Layout
@@ -77,13 +78,20 @@ class Streamed:
         self, beta: FloatArray, modes: Sequence[FloatArray], progress: Progress | None = None
     ) -> Iterator[Predicted]:
         """Fitted values batch by batch."""
+        for index, rows in self.batches(progress):
+            yield predicted(index, rows, rows.X, beta, modes)
+
+    def batches(self, progress: Progress | None = None) -> Iterator[tuple[pd.Index, Rows]]:
+        """Labels and rows batch by batch; the source is read again."""
         watch = _watch(progress, PREDICTING, self.source.n_rows())
+        whole = np.array_equal(self.kept, np.arange(len(self.schema.fixed.names)))
         for batch in self.source.batches(self.schema.needs.columns, _rows(self.schema)):
             evaluated = evaluate(self.schema, batch)
             if evaluated is not None:
                 rows = evaluated.rows
-                X = rows.X if self.kept.size == rows.X.shape[1] else rows.X[:, self.kept]
-                yield predicted(evaluated.index, rows, X, beta, modes)
+                if not whole:
+                    rows = replace(rows, X=rows.X[:, self.kept])
+                yield evaluated.index, rows
             watch(len(batch.table))
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.design.rows import Predicted, Progress
+from crosslmm.design.rows import Predicted, Progress, Rows
 from crosslmm.errors import ModelError
 from crosslmm.layout import Layout
+
+NO_ROWS = (
+    "this model was made from cross-products and has no rows: fitted values and residuals need the data; make the model "
+    "with MixedLM.from_formula(formula, source)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class WithoutRows:
         self, beta: FloatArray, modes: Sequence[FloatArray], progress: Progress | None = None
     ) -> Iterator[Predicted]:
         """There are none."""
-        raise ModelError(
-            "this model was made from cross-products and has no rows: fitted values and residuals need the data; make "
-            "the model with MixedLM.from_formula(formula, source)"
-        )
+        raise ModelError(NO_ROWS)
+
+    def batches(self, progress: Progress | None = None) -> Iterator[tuple[pd.Index, Rows]]:
+        """There are none."""
+        raise ModelError(NO_ROWS)
