@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
 
 
+DELTA = 1e-3
+"""Steps of the numerical derivative of the change of units, in standard errors."""
+
+
 def state_at(fit: MixedLMResults) -> State:
     """The equations of a fit at its estimates."""
     model, estimates = fit.model, fit.estimates
@@ -61,17 +65,14 @@ def parameter_covariance(fit: MixedLMResults, kind: str) -> tuple[FloatArray, In
     J = np.zeros((m + 1, inner.shape[0]))
     errors = np.sqrt(np.diag(inner))
     for a, i in enumerate(np.flatnonzero(state.free)):
-        step = np.zeros(m)
-        step[i] = DELTA * errors[a]
-        up, down = (layout.to_raw(state.minimum.theta + sign * step) for sign in (1.0, -1.0))
-        J[:m, a] = (up - down) / (2.0 * step[i])
+        for part, weight in ((1.0, -1.0 / 3.0), (0.5, 4.0 / 3.0)):  # the error is of the fourth power of the step
+            step = np.zeros(m)
+            step[i] = part * DELTA * errors[a]
+            up, down = (layout.to_raw(state.minimum.theta + sign * step) for sign in (1.0, -1.0))
+            J[:m, a] += weight * (up - down) / (2.0 * step[i])
     J[m, -1] = 0.5 * fit.estimates.sigma
     covariance = J @ inner @ J.T
     known_theta = np.append(np.abs(J[:m, :-1]).max(axis=1, initial=0.0) > 0.0, True)
     covariance[~known_theta] = np.nan
     covariance[:, ~known_theta] = np.nan
     return covariance, known
-
-
-DELTA = 1e-3
-"""Steps of the numerical derivative of the change of units, in standard errors."""

@@ -45,7 +45,7 @@ class Information:
     hessian : Sampled
         Of the profiled criterion by the free elements of theta: twice the information; (r, r).
     scores : ndarray, shape (r,)
-        Minus the derivative of ``nu log sigma**2`` by them.
+        Minus the derivative of ``nu log sigma**2`` by them, or its expectation ``tr(P V_i)``.
     degrees : int
         nu.
     """
@@ -85,10 +85,13 @@ def information(state: State, kind: str = "observed") -> Information:
     """
     if kind not in KINDS:
         raise ModelError(f"information={kind!r}: expected 'observed', 'expected' or 'average'")
-    makers = {"observed": observed_hessian, "expected": expected_hessian, "average": average_hessian}
-    hessian = makers[kind](state)
+    scores = state.minimum.slopes.scores[state.free]
+    if kind == "expected":
+        hessian, scores = expected_hessian(state)
+    else:
+        hessian = observed_hessian(state) if kind == "observed" else average_hessian(state)
     _check_definite(hessian.mean, kind)
-    return Information(kind, hessian, state.minimum.slopes.scores[state.free], state.value.degrees)
+    return Information(kind, hessian, scores, state.value.degrees)
 
 
 def _check_definite(H: FloatArray, kind: str) -> None:
@@ -110,17 +113,16 @@ def average_hessian(state: State) -> Sampled:
     return Sampled(H, np.zeros((0, r, r)))
 
 
-def expected_hessian(state: State) -> Sampled:
-    """``tr(P V_i P V_j) - tr(P V_i) tr(P V_j) / nu`` (ML: ``V^-1`` for P)."""
+def expected_hessian(state: State) -> tuple[Sampled, FloatArray]:
+    """``tr(P V_i P V_j) - tr(P V_i) tr(P V_j) / nu`` (ML: ``V^-1`` for P), and ``tr(P V_i)``."""
     moved, value = moved_covariances(state), state.value
-    r = len(moved)
-    if r == 0:
-        return Sampled(np.zeros((0, 0)), np.zeros((0, 0, 0)))
+    if not moved:
+        return Sampled(np.zeros((0, 0)), np.zeros((0, 0, 0))), np.zeros(0)
     white = white_scores(value) if value.reml else None
     traces = trace_products(value.system, white, moved, n_probes=state.equations.n_probes)
     marginal = value.system.marginal(reml=value.reml).blocks
     single = np.array([np.vdot(marginal[f], D) for f, D in moved])
-    return Sampled(traces.mean - np.outer(single, single) / value.degrees, traces.deviations)
+    return Sampled(traces.mean - np.outer(single, single) / value.degrees, traces.deviations), single
 
 
 def observed_hessian(state: State) -> Sampled:
