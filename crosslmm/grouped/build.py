@@ -15,6 +15,7 @@ from crosslmm.design.rows import Design, ModelRows, Progress
 from crosslmm.errors import DataError
 from crosslmm.formula import MixedFormula, formula_texts, parse_fixed, with_groups
 from crosslmm.grouped.arrays import assemble, quoted
+from crosslmm.grouped.order import in_patsy_order
 from crosslmm.grouped.written import Written, lower_names, written
 from crosslmm.sources import read_model
 from crosslmm.sources.find import find_source
@@ -49,6 +50,7 @@ def model_of_formula(
     design = read_model(
         whole, given.frame, weights=given.weights, offset=given.offset, context=context, progress=progress
     )
+    design = in_patsy_order(design, whole.fixed)
     if whole.groups is None:
         raise DataError("groups is missing")
     groups = find_groups(whole.groups, whole.random, given.frame)

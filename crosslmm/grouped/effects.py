@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +91,10 @@ def means(where: Blocks, fit: Fit) -> FloatArray:
     return values
 
 
-def covariances(where: Blocks, fit: Fit, xp: CrossProducts) -> Iterator[FloatArray]:
+def covariances(where: Blocks, fit: Fit, xp: CrossProducts) -> list[FloatArray]:
     """Conditional covariance of the effects of each group, ``sigma**2 L (L'AL + I)^-1 L'`` with A its ``Z'WZ``.
 
-    Groups are independent of each other, so that each has a block of its own.
+    Groups are independent of each other, so that each has a block of its own; those of one size are computed together.
 
     Raises
     ------
@@ -109,42 +108,86 @@ def covariances(where: Blocks, fit: Fit, xp: CrossProducts) -> Iterator[FloatArr
         )
     bases = fit.layout.standardization.z_bases
     standard = [np.asarray(np.linalg.solve(U, T), float) for U, T in zip(bases, fit.templates, strict=True)]
-    inside = _products(where, xp)
-    for g in range(where.starts.size - 1):
-        own = slice(where.starts[g], where.starts[g + 1])
-        yield _covariance(where, own, fit, standard, inside[g])
+    places = _places(where, xp)
+    A, L, raw = places.products(xp), places.templates(standard), places.templates(list(fit.templates))
+    found: list[FloatArray] = [np.zeros((0, 0))] * places.sizes.size
+    for size in np.unique(places.sizes):
+        chosen = np.flatnonzero(places.sizes == size)
+        for some in np.array_split(chosen, max(1, chosen.size * int(size) ** 2 // AT_ONCE)):
+            index = places.offsets[some][:, None] + np.arange(size * size)
+            inside, half, own = (values[index].reshape(-1, size, size) for values in (A, L, raw))
+            inner = np.linalg.inv(half.transpose(0, 2, 1) @ inside @ half + np.eye(size))
+            made = fit.sigma**2 * (own @ inner @ own.transpose(0, 2, 1))
+            for g, cov in zip(some.tolist(), made, strict=True):
+                found[g] = cov
+    return found
 
 
-def _covariance(where: Blocks, own: slice, fit: Fit, standard: list[FloatArray], A: FloatArray) -> FloatArray:
-    f, level, column = where.factor[own], where.level[own], where.column[own]
-    same = (f[:, None] == f) & (level[:, None] == level)
-    L, raw = np.zeros(same.shape), np.zeros(same.shape)
-    for factor in np.unique(f):
-        index = np.flatnonzero(f == factor)
-        block = np.ix_(index, index)
-        cells = np.ix_(column[index], column[index])
-        L[block] = np.where(same[block], standard[factor][cells], 0.0)
-        raw[block] = np.where(same[block], fit.templates[factor][cells], 0.0)
-    inner = np.linalg.inv(L.T @ A @ L + np.eye(len(f)))
-    return fit.sigma**2 * (raw @ inner @ raw.T)
+AT_ONCE = 2**20
+"""Numbers of the groups that are inverted together."""
 
 
-def _products(where: Blocks, xp: CrossProducts) -> list[FloatArray]:
-    """``Z'WZ`` of the effects of each group, in the coordinates of the engine."""
+@dataclass(frozen=True)
+class Places:
+    """Where the block of every group stands in one flat array.
+
+    Attributes
+    ----------
+    sizes, offsets : ndarray of intp, each (G,)
+        Effects of every group, and where its block begins.
+    group : tuple of ndarray of intp, each (L,)
+        Group of every level, per factor.
+    position : tuple of ndarray of intp, each (L, k)
+        Position of every effect among those of its group.
+    """
+
+    sizes: NDArray[np.intp]
+    offsets: NDArray[np.intp]
+    group: tuple[NDArray[np.intp], ...]
+    position: tuple[NDArray[np.intp], ...]
+
+    @property
+    def total(self) -> int:
+        """Length of the array."""
+        return int(np.sum(self.sizes**2))
+
+    def put(self, into: FloatArray, f: int, rows: NDArray[Any], g: int, cols: NDArray[Any], values: FloatArray) -> None:
+        """Enter values (k_f, k_g, n) for n pairs of levels of two factors."""
+        own = self.group[f][rows]
+        for i in range(values.shape[0]):
+            for j in range(values.shape[1]):
+                place = self.position[f][rows, i] * self.sizes[own] + self.position[g][cols, j]
+                into[self.offsets[own] + place] = values[i, j]
+
+    def products(self, xp: CrossProducts) -> FloatArray:
+        """``Z'WZ`` in the coordinates of the engine."""
+        into = np.zeros(self.total)
+        for f, D in enumerate(xp.diagonal):
+            levels = np.arange(D.shape[2])
+            self.put(into, f, levels, f, levels, D)
+        for f, g, pair in xp.pairs:
+            self.put(into, f, pair.rows(), g, pair.indices, pair.values)
+            self.put(into, g, pair.indices, f, pair.rows(), pair.values.transpose(1, 0, 2))
+        return into
+
+    def templates(self, templates: list[FloatArray]) -> FloatArray:
+        """The templates (k, k) of the factors, at every level."""
+        into = np.zeros(self.total)
+        for f, T in enumerate(templates):
+            levels = np.arange(self.group[f].size)
+            self.put(into, f, levels, f, levels, np.repeat(T[:, :, None], levels.size, axis=2))
+        return into
+
+
+def _places(where: Blocks, xp: CrossProducts) -> Places:
     sizes = np.diff(where.starts)
-    inside = [np.zeros((size, size)) for size in sizes]
-    place = [np.full((D.shape[2], D.shape[0]), -1, dtype=np.intp) for D in xp.diagonal]
-    group = [np.zeros(D.shape[2], dtype=np.intp) for D in xp.diagonal]
-    for i in range(where.group.size):
-        place[where.factor[i]][where.level[i], where.column[i]] = i - where.starts[where.group[i]]
-        group[where.factor[i]][where.level[i]] = where.group[i]
+    group, position = [], []
     for f, D in enumerate(xp.diagonal):
-        for level in range(D.shape[2]):
-            inside[group[f][level]][np.ix_(place[f][level], place[f][level])] = D[:, :, level]
-    for f, g, pair in xp.pairs:
-        for at, (row, col) in enumerate(zip(pair.rows().tolist(), pair.indices.tolist(), strict=True)):
-            block = np.ix_(place[f][row], place[g][col])
-            A = inside[group[f][row]]
-            A[block] = pair.values[:, :, at]
-            A[block[1].T, block[0].T] = pair.values[:, :, at].T
-    return inside
+        own = np.flatnonzero(where.factor == f)
+        owner = np.zeros(D.shape[2], dtype=np.intp)
+        owner[where.level[own]] = where.group[own]
+        place = np.zeros((D.shape[2], D.shape[0]), dtype=np.intp)
+        place[where.level[own], where.column[own]] = own - where.starts[where.group[own]]
+        group.append(owner)
+        position.append(place)
+    return Places(sizes, np.concatenate([[0], np.cumsum(sizes**2)[:-1]]), tuple(group), tuple(position))

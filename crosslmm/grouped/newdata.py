@@ -43,7 +43,7 @@ def fixed_part(model: MixedLM) -> tuple[ModelSpec, NDArray[np.intp]]:
 
 
 def columns_of_terms(model: MixedLM) -> list[tuple[str, list[int]]]:
-    """Terms of the fixed part with the positions of their kept columns."""
+    """Terms of the fixed part with the positions of their kept columns, in the order of these."""
     spec, kept = fixed_part(model)
     position = {int(j): i for i, j in enumerate(kept)}
     found, start = [], 0
@@ -51,8 +51,8 @@ def columns_of_terms(model: MixedLM) -> list[tuple[str, list[int]]]:
         own = range(start, start + len(part.columns))
         start += len(part.columns)
         name = "Intercept" if str(part.term) == "1" else str(part.term)
-        found.append((name, [position[j] for j in own if j in position]))
-    return found
+        found.append((name, sorted(position[j] for j in own if j in position)))
+    return sorted(found, key=lambda term: term[1][:1])
 
 
 def codings(model: MixedLM, term: str) -> tuple[list[Any], FloatArray]:

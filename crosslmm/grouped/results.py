@@ -243,23 +243,37 @@ class GroupedResults(Inference, MixedLMResults):
     @cached_property
     def random_effects(self) -> dict[Any, pd.Series]:  # type: ignore[override]
         """Conditional means of the random effects, by group."""
-        where = self._blocks
-        values = effects.means(where, self.estimates)
-        labels = self._written.groups.labels.tolist()
-        spans = zip(labels, where.starts[:-1].tolist(), where.starts[1:].tolist(), strict=True)
-        return {label: pd.Series(values[a:b], index=pd.Index(where.labels[a:b], dtype=object)) for label, a, b in spans}
+        values = effects.means(self._blocks, self.estimates)
+        return {
+            label: pd.Series(values[a:b], index=index)
+            for (label, index), a, b in zip(self._effect_names, *self._ends, strict=True)
+        }
 
     @cached_property
     def random_effects_cov(self) -> dict[Any, pd.DataFrame]:
         """Conditional covariances of the random effects given the data, by group."""
-        where = self._blocks
+        made = effects.covariances(self._blocks, self.estimates, self.model.crossproducts)
+        named = zip(self._effect_names, made, strict=True)
+        return {label: pd.DataFrame(cov, index=index, columns=index) for (label, index), cov in named}
+
+    @cached_property
+    def _effect_names(self) -> list[tuple[Any, pd.Index]]:
+        """Label of every group and names of its effects; one index for all groups with the same names."""
         labels = self._written.groups.labels.tolist()
-        made = effects.covariances(where, self.estimates, self.model.crossproducts)
-        spans = zip(labels, where.starts[:-1].tolist(), where.starts[1:].tolist(), made, strict=True)
-        return {
-            label: pd.DataFrame(cov, index=where.labels[a:b].tolist(), columns=where.labels[a:b].tolist())
-            for label, a, b, cov in spans
-        }
+        known: dict[tuple[str, ...], pd.Index] = {}
+        found = []
+        for label, a, b in zip(labels, *self._ends, strict=True):
+            names = tuple(self._blocks.labels[a:b])
+            if names not in known:
+                known[names] = pd.Index(list(names))
+            found.append((label, known[names]))
+        return found
+
+    @property
+    def _ends(self) -> tuple[list[int], list[int]]:
+        """Where the effects of every group begin and end."""
+        starts = self._blocks.starts.tolist()
+        return starts[:-1], starts[1:]
 
     @cached_property
     def _blocks(self) -> effects.Blocks:
