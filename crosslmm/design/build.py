@@ -15,6 +15,7 @@ from crosslmm.design.coordinates import FixedSums, coordinates, ranges
 from crosslmm.design.covariates import covariates
 from crosslmm.design.fixed import Columns, read_fixed
 from crosslmm.design.frame import column_names, read_frame
+from crosslmm.design.given import Given
 from crosslmm.design.identify import check_identified, proportional_columns, same_partition
 from crosslmm.design.qr import triangular_factor
 from crosslmm.design.random import Arrangement, read_random
@@ -105,6 +106,7 @@ def build_design(
         fixed_kept=kept,
         random_specs=tuple(random.columns[text].spec for text in arrangement.term_texts),
         groupings=arrangement.names,
+        given=Given(data, weights, offset, missing, context),
     )
 
 

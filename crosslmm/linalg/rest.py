@@ -111,6 +111,9 @@ class RestInverse(Protocol):
     def block_sum(self, offset: int, size: int, n_levels: int) -> FloatArray:
         """Sum over levels of the diagonal blocks of one factor; shape (size, size)."""
 
+    def blocks(self, offset: int, size: int, n_levels: int) -> FloatArray:
+        """Diagonal blocks of one factor; shape (size, size, n_levels)."""
+
 
 class Rest(Protocol):
     """The rest at any theta."""
@@ -204,6 +207,15 @@ class DenseInverse:
             for j in range(i + 1):
                 total[i, j] = total[j, i] = self.W[levels + i * n_levels, levels + j * n_levels].sum()
         return total
+
+    def blocks(self, offset: int, size: int, n_levels: int) -> FloatArray:
+        """See `RestInverse.blocks`."""
+        found = np.empty((size, size, n_levels))
+        levels = offset + np.arange(n_levels)
+        for i in range(size):
+            for j in range(i + 1):
+                found[i, j] = found[j, i] = self.W[levels + i * n_levels, levels + j * n_levels]
+        return found
 
 
 @dataclass(frozen=True)
@@ -302,16 +314,21 @@ class SparseInverse:
 
     def block_sum(self, offset: int, size: int, n_levels: int) -> FloatArray:
         """See `RestInverse.block_sum`."""
+        return self.blocks(offset, size, n_levels).sum(axis=2)
+
+    def blocks(self, offset: int, size: int, n_levels: int) -> FloatArray:
+        """See `RestInverse.blocks`."""
         cols = np.repeat(np.arange(self.pattern.shape[1]), np.diff(self.pattern.indptr)) - offset
         rows = self.pattern.indices - offset
         last = size * n_levels
         inside = (rows >= 0) & (rows < last) & (cols >= 0) & (cols < last)
         rows, cols, values = rows[inside], cols[inside], self.data[inside]
         same = rows % n_levels == cols % n_levels
-        i, j = rows[same] // n_levels, cols[same] // n_levels
-        total = np.zeros((size, size))
-        np.add.at(total, (i, j), values[same])
-        return total + np.tril(total, -1).T
+        rows, cols = rows[same], cols[same]
+        found = np.zeros((size, size, n_levels))
+        found[rows // n_levels, cols // n_levels, rows % n_levels] = values[same]
+        found[cols // n_levels, rows // n_levels, rows % n_levels] = values[same]
+        return found
 
 
 def build_sparse_rest(
