@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 import crosslmm as clm
+from crosslmm.engine.choose import choose
 from crosslmm.inference import traces
 from crosslmm.inference.at_fit import state_at
+from crosslmm.inference.information import expected_hessian, observed_hessian
 from crosslmm.inference.kenward_roger import linear_parameters
-from crosslmm.inference.state import white_scores
+from crosslmm.inference.state import state_of, white_scores
 
 ERRORS = 5.0
 """Standard errors within which what is sampled must lie."""
@@ -72,3 +74,20 @@ def test_jackknife_of_a_mean():
     of = traces.Sampled(np.array([[sample.mean()]]), deviations)
     error = traces.jackknife(of.replicates[:, 0, 0])
     assert float(error) == pytest.approx(sample.std(ddof=1) / np.sqrt(40))
+
+
+def test_sampled_information():
+    """The Hessian from sampled gradients, and traces by signs, at the same theta as the exact ones."""
+    fit, model = fits()[0], fits()[0].model
+    exact = state_at(fit)
+    equations = choose(model.crossproducts, clm.IterativeEngine(n_probes=32, border=0, rng=3))
+    sampled = state_of(model.crossproducts, equations, fit.estimates)
+    pairs = [
+        (observed_hessian(sampled), observed_hessian(exact)),
+        (expected_hessian(sampled)[0], expected_hessian(exact)[0]),
+    ]
+    for ours, theirs in pairs:
+        error = np.sqrt(np.square(ours.deviations).sum(axis=0) / (32 * 31))
+        size = np.sqrt(np.outer(np.diag(theirs.mean), np.diag(theirs.mean)))
+        assert (error < 0.02 * size).all()
+        assert (np.abs(ours.mean - theirs.mean) <= ERRORS * error + 1e-6 * size).all()
