@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,11 @@ import pandas as pd
 from crosslmm.errors import ModelError
 
 if TYPE_CHECKING:
+    from crosslmm.inference.bootstrap import Bootstrap
+    from crosslmm.inference.bootstrap_test import BootstrapTest
     from crosslmm.inference.drop import Elimination
     from crosslmm.inference.profile import Profile
+    from crosslmm.progress import Rows
     from crosslmm.results import MixedLMResults
 
 
@@ -73,6 +76,37 @@ class Refitting:
         from crosslmm.inference.profile import profile
 
         return profile(_results(self), which, alpha=alpha)
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        *,
+        rng: int | np.random.Generator | None = None,
+        n_jobs: int = 1,
+        kind: str = "parametric",
+        by: str | None = None,
+        statistic: Callable[[Any], Any] | None = None,
+        progress: bool | Rows | None = None,
+    ) -> Bootstrap:
+        """Refits to responses drawn from the fit, or to groups of the data; see `inference.bootstrap.bootstrap`."""
+        from crosslmm.inference.bootstrap import bootstrap
+
+        fit = _results(self)
+        return bootstrap(fit, n, rng=rng, n_jobs=n_jobs, kind=kind, by=by, statistic=statistic, progress=progress)
+
+    def bootstrap_test(
+        self,
+        smaller: MixedLMResults,
+        n: int = 1000,
+        *,
+        rng: int | np.random.Generator | None = None,
+        n_jobs: int = 1,
+        progress: bool | Rows | None = None,
+    ) -> BootstrapTest:
+        """Likelihood-ratio test of a smaller fit by simulation; see `inference.bootstrap_test.bootstrap_test`."""
+        from crosslmm.inference.bootstrap_test import bootstrap_test
+
+        return bootstrap_test(_results(self), smaller, n, rng=rng, n_jobs=n_jobs, progress=progress)
 
     def ranova(self, *, reduce_terms: bool = True) -> pd.DataFrame:
         """Likelihood-ratio tests of the random-effects terms; see `crosslmm.inference.drop.ranova`."""

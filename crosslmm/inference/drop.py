@@ -5,7 +5,7 @@ Smaller models are fitted from the cross-products of the larger one, so no row i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +14,9 @@ import pandas as pd
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.errors import ModelError
-from crosslmm.formula import parse
 from crosslmm.inference.likelihood_ratio import by_ml, chi_squared_tail
 from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_term, with_fixed, with_terms
 from crosslmm.inference.terms import FormulaTerm, droppable, formula_terms
-from crosslmm.sources.without import WithoutRows
 
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
@@ -47,8 +45,7 @@ class Reduction:
 
 def refitted(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> MixedLMResults:
     """A smaller model fitted from its cross-products, with the engine of `fit`."""
-    model = replace(fit.model, formula=parse(xp.layout.formula), design=WithoutRows(xp))
-    return model.fit(reml=reml, engine=fit.estimates.plan.engine)
+    return type(fit.model).from_crossproducts(xp).fit(reml=reml, engine=fit.estimates.plan.engine)
 
 
 def ranova(fit: MixedLMResults, *, reduce_terms: bool = True) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def compare(
     if boundary not in BOUNDARIES:
         raise ModelError(f"boundary={boundary!r}: expected None (plain chi-squared) or 'mixture'")
     for other in fits[1:]:
-        _check_same_data(fits[0], other)
+        check_same_data(fits[0], other)
     ordered = sorted(_by_one_method(fits, refit), key=lambda fit: fit.estimates.n_parameters)
     return _table(ordered, boundary)
 
@@ -89,11 +89,11 @@ def same_fixed(a: MixedLMResults, b: MixedLMResults) -> bool:
     if set(first) != set(second):
         return False
     place = [second.index(name) for name in first]
-    ours, theirs = _raw_gram(a.model.crossproducts), _raw_gram(b.model.crossproducts)
+    ours, theirs = raw_gram(a.model.crossproducts), raw_gram(b.model.crossproducts)
     return bool(np.allclose(ours, theirs[np.ix_(place, place)], rtol=SAME, atol=SAME * np.abs(ours).max(initial=0.0)))
 
 
-def _raw_gram(xp: CrossProducts) -> FloatArray:
+def raw_gram(xp: CrossProducts) -> FloatArray:
     """``X'WX`` in the units of the data."""
     p = xp.layout.n_fixed
     to_raw = np.linalg.inv(xp.layout.standardization.x_basis)
@@ -107,7 +107,7 @@ def _response_squares(xp: CrossProducts) -> float:
     return float(y @ xp.fixed @ y)
 
 
-def _check_same_data(a: MixedLMResults, b: MixedLMResults) -> None:
+def check_same_data(a: MixedLMResults, b: MixedLMResults) -> None:
     """Refuse fits of different rows, responses or weights."""
     first, second = a.model.crossproducts, b.model.crossproducts
     names = (a.estimates.layout.response, b.estimates.layout.response)

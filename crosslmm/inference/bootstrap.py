@@ -1,0 +1,378 @@
+"""The bootstrap: responses drawn from the fit (or groups drawn from the data), the model fitted to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from crosslmm.covariance import FloatArray
+from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.direct import DirectEquations, prepare
+from crosslmm.engine.plan import DirectEngine
+from crosslmm.errors import CrosslmmError, ModelError
+from crosslmm.estimate import estimate
+from crosslmm.fit import Fit
+from crosslmm.inference.parameters import chosen, parameter_values, parameters
+from crosslmm.inference.refit import MOST_EVALUATIONS, TOLERANCE, Refits, refit, refitter
+from crosslmm.inference.replicates import in_sets, seeds
+from crosslmm.inference.simulate import Responses, Truth, draw, simulator
+from crosslmm.inference.wald import estimates_of
+from crosslmm.layout import Layout
+from crosslmm.progress import Rows, meter
+
+if TYPE_CHECKING:
+    from crosslmm.results import MixedLMResults
+
+KINDS = ("percentile", "basic", "normal", "shortest")
+
+DEPENDENT = 1e-10
+"""Smallest eigenvalue of the correlations of X below which its columns count as dependent."""
+
+Statistic = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Bootstrap:
+    """Replicates of a fit.
+
+    Attributes
+    ----------
+    layout : Layout
+    kind : str
+        ``"parametric"`` or ``"cases"``.
+    estimates : ndarray
+        All parameters at the fit itself, in the order of `crosslmm.inference.parameters.parameters`.
+    refits : Refits
+        Every replicate, those that failed as well.
+    asked : int
+        Replicates asked for; there are fewer after an interrupt.
+    observed : ndarray, shape (s,), or None
+        The user's statistic of the fit.
+    statistics : ndarray, shape (r, s), or None
+        And of every replicate; nan where it failed.
+    """
+
+    layout: Layout
+    kind: str
+    estimates: FloatArray
+    refits: Refits
+    asked: int
+    observed: FloatArray | None
+    statistics: FloatArray | None
+
+    @property
+    def n(self) -> int:
+        """Replicates that are done."""
+        return self.refits.criterion.size
+
+    @property
+    def n_failed(self) -> int:
+        """Replicates without estimates, or whose search did not converge."""
+        return int(np.sum([bool(text) for text in self.refits.failure]))
+
+    @property
+    def n_singular(self) -> int:
+        """Replicates with a random-effects covariance of less than full rank."""
+        return int(self.refits.singular.sum())
+
+    @cached_property
+    def _values(self) -> FloatArray:
+        """All quantities by replicate: parameters, then statistics."""
+        values = parameter_values(self.layout, self.refits.theta, self.refits.sigma, self.refits.beta)
+        return values if self.statistics is None else np.column_stack([values, self.statistics])
+
+    @property
+    def _names(self) -> list[str]:
+        names = [p.name for p in parameters(self.layout)]
+        return names if self.observed is None else names + [f"statistic_{i}" for i in range(self.observed.size)]
+
+    @property
+    def _targets(self) -> FloatArray:
+        return self.estimates if self.observed is None else np.append(self.estimates, self.observed)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per replicate: parameters, statistics, criterion, converged, singular, failure (empty if none)."""
+        frame = pd.DataFrame(self._values, columns=self._names)
+        refits = self.refits
+        return frame.assign(
+            criterion=refits.criterion, converged=refits.converged, singular=refits.singular, failure=refits.failure
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Of each parameter: estimate, mean, bias, std_error, their Monte Carlo errors, and the replicates used."""
+        rows = []
+        for values, target in zip(self._finite(), self._targets, strict=True):
+            n = values.size
+            if n < 2:
+                rows.append((target, *([np.nan] * 5), n))
+                continue
+            spread = float(values.std(ddof=1))
+            fourth = float(np.mean((values - values.mean()) ** 4))
+            mc_spread = np.sqrt(max(fourth - spread**4, 0.0) / n) / (2.0 * spread) if spread > 0.0 else 0.0
+            bias = float(values.mean() - target)
+            rows.append((target, values.mean(), bias, spread / np.sqrt(n), spread, mc_spread, n))
+        columns = ["estimate", "mean", "bias", "bias_mc_error", "std_error", "std_error_mc_error", "n"]
+        return pd.DataFrame(rows, columns=columns, index=pd.Index(self._names, name="parameter"))
+
+    def conf_int(
+        self, alpha: float = 0.05, *, kind: str = "percentile", which: str | Sequence[str] = "all"
+    ) -> pd.DataFrame:
+        """Intervals from the replicates.
+
+        Parameters
+        ----------
+        alpha : float
+            One minus the level.
+        kind : {"percentile", "basic", "normal", "shortest"}
+            Quantiles of the replicates; the same reflected at the estimate; the estimate less its bias, with the
+            standard error of the replicates; the shortest interval that holds this part of them.
+        which : {"all", "fixed", "random"}, or names
+            Statistics of one's own belong to ``"all"``.
+
+        Returns
+        -------
+        DataFrame
+            estimate, lower, upper, Monte Carlo standard errors of both bounds, and n: the replicates that have a value.
+        """
+        if not 0.0 < alpha < 1.0:
+            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        if kind not in KINDS:
+            raise ModelError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
+        names = self._names
+        wanted = names if which == "all" else [p.name for p in chosen(self.layout, which)]
+        known = dict(zip(names, zip(self._finite(), self._targets, strict=True), strict=True))
+        rows = [(known[name][1], *_interval(*known[name], alpha, kind), known[name][0].size) for name in wanted]
+        columns = ["estimate", "lower", "upper", "lower_mc_error", "upper_mc_error", "n"]
+        return pd.DataFrame(rows, columns=columns, index=pd.Index(wanted, name="parameter"))
+
+    def _finite(self) -> list[FloatArray]:
+        return [column[np.isfinite(column)] for column in self._values.T]
+
+    def __repr__(self) -> str:
+        head = f"{self.n:,} {self.kind} bootstrap replicates, {self.n_singular:,} singular, {self.n_failed:,} failed"
+        if self.n < self.asked:
+            head += f" (interrupted: {self.asked:,} were asked for)"
+        table = self.summary()[["estimate", "bias", "std_error"]].join(self.conf_int()[["lower", "upper"]])
+        return f"{head}; 95% percentile intervals\n{table.to_string()}"
+
+
+def _interval(values: FloatArray, target: float, alpha: float, kind: str) -> tuple[float, float, float, float]:
+    """Lower and upper bound with their Monte Carlo standard errors."""
+    n = values.size
+    if n < 2:
+        return np.nan, np.nan, np.nan, np.nan
+    ordered = np.sort(values)
+    if kind == "normal":
+        spread = ordered.std(ddof=1)
+        z = -special.ndtri(0.5 * alpha)
+        center = 2.0 * target - ordered.mean()
+        error = spread * np.sqrt((1.0 + 0.5 * z**2) / n)
+        return center - z * spread, center + z * spread, error, error
+    low, high = 0.5 * alpha, 1.0 - 0.5 * alpha
+    if kind == "shortest":
+        held = min(int(np.ceil((1.0 - alpha) * n)), n)
+        first = int(np.argmin(ordered[held - 1 :] - ordered[: n - held + 1]))
+        low, high = (first + 0.5) / n, (first + held - 0.5) / n
+        bounds = ordered[first], ordered[first + held - 1]
+    else:
+        bounds = np.quantile(ordered, low), np.quantile(ordered, high)
+    errors = _quantile_error(ordered, low), _quantile_error(ordered, high)
+    if kind == "basic":
+        return 2.0 * target - bounds[1], 2.0 * target - bounds[0], errors[1], errors[0]
+    return float(bounds[0]), float(bounds[1]), *errors
+
+
+def _quantile_error(ordered: FloatArray, part: float) -> float:
+    """Standard error of a quantile (Maritz and Jarrett 1978): the order statistic's own distribution is a beta one."""
+    n = ordered.size
+    rank = part * (n - 1) + 1.0
+    weights = np.diff(special.betainc(rank, n + 1.0 - rank, np.arange(n + 1) / n))
+    mean = float(weights @ ordered)
+    return float(np.sqrt(max(weights @ (ordered - mean) ** 2, 0.0)))
+
+
+def bootstrap(
+    fit: MixedLMResults,
+    n: int = 1000,
+    *,
+    rng: int | np.random.Generator | None = None,
+    n_jobs: int = 1,
+    kind: str = "parametric",
+    by: str | None = None,
+    statistic: Statistic | None = None,
+    progress: bool | Rows | None = None,
+) -> Bootstrap:
+    """Fit the model again to n responses drawn from it (parametric), or to n draws of its groups (cases).
+
+    Parameters
+    ----------
+    n : int
+    rng : int or numpy.random.Generator, optional
+        A seed makes the result reproducible, for any `n_jobs`.
+    n_jobs : int
+        Threads.
+    kind : {"parametric", "cases"}
+        ``"cases"`` draws levels of one grouping factor with replacement, with all their rows; it needs the rows.
+    by : str, optional
+        That factor; by default the one with the fewest levels.
+    statistic : callable, optional
+        Given each replicate as a fit without rows, gives numbers that are kept beside the parameters.
+    progress : bool or callable, optional
+        As for `MixedLM.from_formula`.
+
+    Raises
+    ------
+    ModelError
+        The fit is by the iterative engine, or has no rows to draw from.
+    """
+    if kind not in ("parametric", "cases"):
+        raise ModelError(f"kind={kind!r}: expected 'parametric' or 'cases'")
+    if by is not None and kind != "cases":
+        raise ModelError("by= names the groups that kind='cases' draws; leave it out of a parametric bootstrap")
+    if fit.estimates.plan.engine != "direct":
+        raise ModelError("the bootstrap needs the exact refits of the direct engine: fit with engine='direct'")
+    own = seeds(rng, n)
+    observed = None if statistic is None else _numbers(statistic(fit))
+    work: Callable[[list[np.random.Generator]], Replicates]
+    if kind == "cases":
+        from crosslmm.inference.cases import cases_work
+
+        per_set, work = cases_work(fit, by, statistic, observed)
+    else:
+        per_set, work = _parametric_work(fit, statistic, observed)
+    with meter(progress) as shown:
+        sets = in_sets(work, own, per_set, n_jobs, shown, "bootstrap")
+    statistics = None if observed is None else np.concatenate([part.statistics for part in sets])
+    refits = Refits.joined([part.refits for part in sets])
+    return Bootstrap(fit.estimates.layout, kind, estimates_of(fit), refits, len(own), observed, statistics)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """One set of replicates.
+
+    Attributes
+    ----------
+    refits : Refits
+    statistics : ndarray, shape (r, s)
+        s = 0 without a statistic.
+    """
+
+    refits: Refits
+    statistics: FloatArray
+
+
+def truth_of(fit: Fit, layout: Layout) -> Truth:
+    """A fit's parameters in the standardised coordinates of `layout`."""
+    standard = layout.standardization
+    beta = np.linalg.solve(standard.x_basis, fit.beta - standard.origin) / standard.scale
+    return Truth(
+        np.asarray(beta, dtype=np.float64), fit.sigma / standard.scale, layout.templates(layout.to_standard(fit.theta))
+    )
+
+
+def _parametric_work(
+    fit: MixedLMResults, statistic: Statistic | None, observed: FloatArray | None
+) -> tuple[int, Callable[[list[np.random.Generator]], Replicates]]:
+    xp, estimates = fit.model.crossproducts, fit.estimates
+    source = simulator(xp, truth_of(estimates, xp.layout))
+    again = refitter(xp, prepare(xp, DirectEngine()), estimates.theta, reml=estimates.reml)
+
+    def work(generators: list[np.random.Generator]) -> Replicates:
+        y = draw(source, generators)
+        if statistic is None or observed is None:
+            return Replicates(refit(again, y), np.zeros((y.size, 0)))
+        return with_statistic(
+            fit, [one_response(xp, y, r) for r in range(y.size)], again.equations, statistic, observed
+        )
+
+    return again.per_set, work
+
+
+def one_response(xp: CrossProducts, y: Responses, r: int) -> CrossProducts:
+    """The cross-products with another response."""
+    border, fixed = y.one(xp, r)
+    return replace(xp, border=border, fixed=fixed)
+
+
+def with_statistic(
+    fit: MixedLMResults,
+    samples: list[CrossProducts],
+    equations: DirectEquations | None,
+    statistic: Statistic | None,
+    observed: FloatArray | None,
+) -> Replicates:
+    """Whole fits of each sample, and the statistic of each.
+
+    Parameters
+    ----------
+    equations : DirectEquations or None
+        Those of the fit where only the response differs; None where the design does, too.
+    """
+    layout, width = fit.estimates.layout, 0 if observed is None else observed.size
+    n = len(samples)
+    theta, beta = np.full((n, layout.n_theta), np.nan), np.full((n, layout.n_fixed), np.nan)
+    sigma, criterion = np.full(n, np.nan), np.full(n, np.nan)
+    converged, singular = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    statistics, failure = np.full((n, width), np.nan), [""] * n
+    for r, xp in enumerate(samples):
+        try:
+            again = _whole_fit(fit, xp, equations)
+        except (CrosslmmError, np.linalg.LinAlgError) as error:
+            failure[r] = str(error)
+            continue
+        theta[r], beta[r], sigma[r], criterion[r] = again.theta, again.beta, again.sigma, again.criterion
+        converged[r], singular[r] = again.converged, again.singular
+        failure[r] = "" if again.converged else again.message
+        if statistic is not None and observed is not None:
+            model = type(fit.model).from_crossproducts(xp)
+            statistics[r] = _checked(_numbers(statistic(replace(fit, model=model, estimates=again))), observed)
+    refits = Refits(theta, beta, sigma, criterion, converged, singular, tuple(failure))
+    return Replicates(refits, statistics)
+
+
+def _whole_fit(fit: MixedLMResults, xp: CrossProducts, equations: DirectEquations | None) -> Fit:
+    if equations is None:
+        _check_columns(xp)
+        own = prepare(xp, DirectEngine())
+    else:
+        ordered = tuple(xp.border[f] for f in equations.symbolic.order)
+        own = replace(equations, border=ordered, fixed=xp.fixed)
+    return estimate(
+        xp,
+        own,
+        reml=fit.estimates.reml,
+        start=fit.estimates.theta,
+        tolerance=TOLERANCE,
+        max_evaluations=MOST_EVALUATIONS,
+    )
+
+
+def _check_columns(xp: CrossProducts) -> None:
+    """Refuse a sample whose fixed-effects columns depend on each other."""
+    X = xp.fixed[:-1, :-1]
+    unit = np.sqrt(np.diag(X))
+    if X.size and not (unit.all() and np.linalg.eigvalsh(X / np.outer(unit, unit))[0] > DEPENDENT):
+        raise ModelError("fixed-effects columns depend on each other in this sample of the groups")
+
+
+def _numbers(value: Any) -> FloatArray:
+    try:
+        return np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel()
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the statistic gave {value!r}: expected a number or numbers") from error
+
+
+def _checked(values: FloatArray, observed: FloatArray) -> FloatArray:
+    if values.size != observed.size:
+        raise ModelError(
+            f"the statistic gave {values.size} numbers for a replicate and {observed.size} for the fit: it has to give "
+            "as many for each"
+        )
+    return values
