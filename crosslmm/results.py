@@ -14,6 +14,7 @@ from scipy import special
 
 from crosslmm.components import component_labels, component_values
 from crosslmm.design.rows import Predicted, Progress
+from crosslmm.diagnosing import Diagnosing
 from crosslmm.fit import Fit
 from crosslmm.precision import Spread
 from crosslmm.progress import meter
@@ -52,7 +53,7 @@ class Summary:
 
 
 @dataclass(frozen=True, repr=False)
-class MixedLMResults(Refitting, Testing):
+class MixedLMResults(Refitting, Testing, Diagnosing):
     """A fitted linear mixed model.
 
     Attributes

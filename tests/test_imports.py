@@ -30,8 +30,8 @@ NUMERICS = [
     "uncertainty",
     "estimate",
 ]
-TOP = ["datasets", "report", "components", "progress", "inference", "refitting", "testing"]
-TOP += ["results", "options", "grouped", "model", "functions", "__init__", "__main__"]
+TOP = ["datasets", "report", "components", "progress", "plots", "inference", "refitting", "testing"]
+TOP += ["diagnosis", "diagnosing", "results", "options", "grouped", "model", "functions", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -41,6 +41,7 @@ FORBIDDEN = {
     "formula": {"layout", "crossproducts"},
     **{part: set(DATA) for part in NUMERICS},
     "datasets": {*DATA, *NUMERICS},
+    "plots": {*DATA, *NUMERICS},
     "report": {*DATA, *NUMERICS} - {"fit"},
 }
 
@@ -61,7 +62,10 @@ THIRD_PARTY = {
     "report": {"numpy", "pandas", "matplotlib"},
     "components": {"numpy"},
     "progress": {"tqdm"},
+    "plots": {"numpy", "scipy", "matplotlib"},
     "inference": {"numpy", "scipy", "pandas", "formulaic", "numba"},
+    "diagnosis": {"numpy", "scipy", "pandas", "matplotlib"},
+    "diagnosing": {"pandas"},
     "refitting": {"numpy", "pandas"},
     "testing": {"numpy", "pandas"},
     "results": {"numpy", "scipy", "pandas"},

@@ -1,0 +1,1 @@
+"""What a fit tells about its rows, its groups and itself: residuals, influence, summaries, checks."""
