@@ -203,6 +203,8 @@ def _curvature(multipliers: Templates, directions: Directions) -> FloatArray:
     curvature = np.zeros((m, m))
     for f, gamma in enumerate(multipliers):
         members = np.flatnonzero(directions.factor == f)
+        if not members.size:  # all its parameters are held
+            continue
         E = np.stack([directions.basis[i] for i in members])
         curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
     return curvature

@@ -30,17 +30,17 @@ class TermTests:
     Attributes
     ----------
     table : DataFrame
-        Columns ``chi2`` (or ``F``), its p-value and ``df constraint``.
+        Columns statistic, pvalue and df_constraint; a row per term.
     """
 
     table: pd.DataFrame
 
     def summary_frame(self) -> pd.DataFrame:
-        """`table`."""
-        return self.table
+        """`table` with statsmodels' headers."""
+        return self.table.set_axis(["chi2", "P>chi2", "df constraint"], axis=1)
 
     def __str__(self) -> str:
-        return self.table.to_string()
+        return self.summary_frame().to_string()
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Inference:
         found += [(name, self.wald_test(matrix)) for name, matrix in extra_constraints or ()]
         rows = [(test.statistic, test.pvalue, test.df_num) for _, test in found]
         names = [name for name, _ in found]
-        return TermTests(pd.DataFrame(rows, index=names, columns=["chi2", "P>chi2", "df constraint"]))
+        return TermTests(pd.DataFrame(rows, index=names, columns=["statistic", "pvalue", "df_constraint"]))
 
     def t_test_pairwise(
         self, term_name: str, method: str = "hs", alpha: float = 0.05, factor_labels: Sequence[str] | None = None

@@ -74,9 +74,9 @@ def codings(model: MixedLM, term: str) -> tuple[list[Any], FloatArray]:
     levels = list(state["categories"])
     columns = list(spec.column_names)
     own = [columns.index(column) for column in part.columns]
-    variable = next(iter(spec.factor_variables[part.term.factors[0]]))
+    variable = used_columns(MixedFormula("", "0", term, ()), (), _context(model))[0]
     alone = spec.subset(f"0 + {term}") if "Intercept" not in columns else spec.subset(f"1 + {term}")
-    frame = pd.DataFrame({str(variable): pd.Categorical(levels, categories=levels)})
+    frame = pd.DataFrame({variable: pd.Categorical(levels, categories=levels)})
     matrix = np.asarray(materialize_again([alone], frame, _context(model))[0], dtype=float)
     made = list(alone.column_names)
     rows = np.zeros((len(levels), len(columns)))
