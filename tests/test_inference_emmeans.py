@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import crosslmm as clm
+from crosslmm.inference.adjust import range_quantile
 
 FORMULA = "a * b + C(c, contr.sum) * np.log(x) + b:z"
 
@@ -117,6 +118,13 @@ def test_adjustments(fit):
     np.testing.assert_allclose(tukey["upper"] - tukey["estimate"], half, rtol=1e-6)
     wide = stats.t.ppf(1 - 0.05 / (2 * m), fit.df_resid) * raw["std_error"]
     np.testing.assert_allclose(means.contrasts(adjust="bonferroni")["upper"] - raw["estimate"], wide)
+
+
+@pytest.mark.parametrize("low, high", [(3.0, 40.0), (20.0, 2e4)])
+def test_many_quantiles_of_the_range(low, high):
+    df = np.append(np.geomspace(low, high, 40), high)
+    expected = [stats.studentized_range.ppf(0.95, 5, value) for value in df]
+    np.testing.assert_allclose(range_quantile(0.95, 5, df), expected, rtol=1e-7)
 
 
 def test_tukey_is_the_test_of_tukey():

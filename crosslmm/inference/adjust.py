@@ -10,8 +10,16 @@ from crosslmm.inference.hypothesis import t_quantile, t_tail
 
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
 
-SIGNIFICANT = 6
-"""Decimals of degrees of freedom that count for a quantile of the studentized range, which is slow to compute."""
+NODES = 14
+"""Quantiles of the studentized range that are computed; they are slow, and smooth in the inverse of the degrees of
+freedom, so more of them are interpolated by a polynomial (to 1e-8)."""
+
+
+MOST_INTERPOLATED = 1e3
+"""Largest ratio of degrees of freedom over which quantiles are interpolated."""
+
+LARGE = 1e5
+"""Degrees of freedom from which the studentized range is that of infinitely many (scipy)."""
 
 
 def check_adjustment(adjust: object) -> str:
@@ -63,9 +71,22 @@ def adjusted_half_width(level: float, df: FloatArray, adjust: str, n_means: int)
     if adjust in ("bonferroni", "holm"):
         return t_quantile(1.0 - (1.0 - level) / max(int(known.sum()), 1), df)
     if adjust == "tukey" and n_means > 2:
-        from scipy.stats import studentized_range
-
-        rounded = np.round(df, SIGNIFICANT)
-        quantile = {v: float(studentized_range.ppf(level, n_means, v)) for v in np.unique(rounded[known])}
-        return np.array([quantile.get(v, np.nan) for v in rounded]) / np.sqrt(2.0)
+        half = np.full(df.size, np.nan)
+        half[known] = range_quantile(level, n_means, df[known]) / np.sqrt(2.0)
+        return half
     return t_quantile(level, df)
+
+
+def range_quantile(level: float, n_means: int, df: FloatArray) -> FloatArray:
+    """Quantiles of the studentized range of n means at degrees of freedom (m,)."""
+    from scipy.stats import studentized_range
+
+    inverse, back = np.unique(1.0 / df, return_inverse=True)
+    if inverse.size <= NODES or inverse[-1] > MOST_INTERPOLATED * max(inverse[0], 1.0 / LARGE):
+        return np.asarray(studentized_range.ppf(level, n_means, 1.0 / np.maximum(inverse, 1.0 / LARGE))[back])
+    curve = np.polynomial.Chebyshev.interpolate(
+        lambda v: np.log(studentized_range.ppf(level, n_means, 1.0 / v)),
+        NODES - 1,
+        domain=[max(inverse[0], 1.0 / LARGE), inverse[-1]],
+    )
+    return np.asarray(np.exp(curve(np.maximum(inverse, 1.0 / LARGE)))[back])

@@ -15,7 +15,7 @@ import numpy as np
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.protocol import Templates
 from crosslmm.errors import ModelError, NumericalError
-from crosslmm.inference.state import State, covariance_slopes, white_scores
+from crosslmm.inference.state import State, covariance_slopes, paired, white_scores
 from crosslmm.inference.traces import Moved, Sampled, trace_products
 from crosslmm.layout import Layout, Term
 from crosslmm.linalg.dense import solve_lower
@@ -177,7 +177,7 @@ def second_products(state: State, white: Templates, moved: Moved) -> FloatArray:
         z[g] = np.einsum("ab,blp->alp", S, white[g])
         scores = state.value.system.random_scores(tuple(z)).values
         for i, (f, U) in enumerate(moved):
-            result[i, j] = np.einsum("alp,ab,blq->pq", white[f], U, scores[f], optimize=True)
+            result[i, j] = paired(white[f], U, scores[f])
     return result
 
 

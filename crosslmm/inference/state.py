@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.iterative import IterativeEquations
@@ -105,5 +106,11 @@ def covariance_slopes(white: Templates, moved: tuple[tuple[int, FloatArray], ...
     Between the roots of the covariance of the fixed effects, this is its derivative at a given sigma.
     """
     p = white[0].shape[2]
-    slopes = [np.einsum("ilp,ij,jlq->pq", white[f], D, white[f], optimize=True) for f, D in moved]
+    slopes = [paired(white[f], D, white[f]) for f, D in moved]
     return np.stack(slopes) if slopes else np.zeros((0, p, p))
+
+
+def paired(a: FloatArray, S: FloatArray, b: FloatArray) -> FloatArray:
+    """``sum_l a_l' S b_l`` for a (k, L, p), b (k, L, q) and S (k, k); shape (p, q)."""
+    moved = np.einsum("ij,jlq->ilq", S, b)
+    return cross(a.reshape(-1, a.shape[2]), moved.reshape(-1, b.shape[2]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crosslmm.blas import cross, times
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.probes import signs
 from crosslmm.engine.protocol import System, Templates
@@ -114,7 +115,8 @@ def _exact_blocks(
         K = _projected(system, white, tuple(z))
         for f in used:
             block = K[f].reshape(shapes[f][0], shapes[f][1], k, levels.size)
-            total[f][0] += np.einsum("albm,cldm->abcd", block, block, optimize=True)
+            pairs = np.moveaxis(block, 2, 1).reshape(shapes[f][0] * k, -1)
+            total[f][0] += cross(pairs.T, pairs.T).reshape(shapes[f][0], k, shapes[f][0], k)
     return total
 
 
@@ -139,7 +141,7 @@ def _sampled_blocks(
         K = _projected(system, white, tuple(z))
         for f in used:
             block = K[f].reshape(shapes[f][0], shapes[f][1], k, len(numbers))
-            parts[f].append(np.einsum("albn,cldn->nabcd", block, block, optimize=True))
+            parts[f].append(np.einsum("albn,cldn->nabcd", block, block))
     return {f: np.concatenate(blocks) for f, blocks in parts.items()}
 
 
@@ -148,5 +150,13 @@ def _projected(system: System, white: Templates | None, z: Templates) -> Templat
     scores = system.random_scores(z).values
     if white is None:
         return scores
-    x_part = sum(np.einsum("klp,klm->pm", w, part, optimize=True) for w, part in zip(white, z, strict=True))
-    return tuple(s - np.einsum("klp,pm->klm", w, x_part, optimize=True) for s, w in zip(scores, white, strict=True))
+    x_part = np.sum([_tall_cross(w, part) for w, part in zip(white, z, strict=True)], axis=0)
+    return tuple(s - times(_tall(w), x_part).reshape(s.shape) for s, w in zip(scores, white, strict=True))
+
+
+def _tall(part: FloatArray) -> FloatArray:
+    return part.reshape(-1, part.shape[2])
+
+
+def _tall_cross(a: FloatArray, b: FloatArray) -> FloatArray:
+    return cross(_tall(a), _tall(b))
