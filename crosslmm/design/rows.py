@@ -51,6 +51,17 @@ class Rows:
         """Response without its known part; shape (n,)."""
         return self.y if self.offset is None else self.y - self.offset
 
+    def take(self, some: slice | NDArray) -> Rows:
+        """Some of the rows: a slice, their positions, or whether to take each."""
+        return Rows(
+            y=self.y[some],
+            X=self.X[some],
+            codes=tuple(codes[some] for codes in self.codes),
+            Z=tuple(Z[some] for Z in self.Z),
+            weights=None if self.weights is None else self.weights[some],
+            offset=None if self.offset is None else self.offset[some],
+        )
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -227,11 +238,4 @@ class Design:
 
     def rows(self, some: slice = slice(None)) -> Rows:
         """A stretch of the rows."""
-        return Rows(
-            y=self.y[some],
-            X=self.X[some],
-            codes=tuple(codes[some] for codes in self.codes),
-            Z=tuple(Z[some] for Z in self.Z),
-            weights=None if self.weights is None else self.weights[some],
-            offset=None if self.offset is None else self.offset[some],
-        )
+        return Rows(self.y, self.X, self.codes, self.Z, self.weights, self.offset).take(some)

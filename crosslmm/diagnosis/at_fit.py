@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def evaluation_at(fit: MixedLMResults) -> Evaluation:
     """Criterion and equations at the estimates, standardised coordinates."""
     estimates, xp = fit.estimates, fit.model.crossproducts
-    equations = fit.model._equations(estimates.plan.engine)
+    equations = fit.model.equations_of(estimates)
     templates = xp.layout.templates(xp.layout.to_standard(estimates.theta))
     return evaluate(equations, xp, templates, reml=estimates.reml)
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.accumulate import row_products
-from crosslmm.design.rows import Rows
 from crosslmm.engine.choose import choose
 from crosslmm.engine.plan import DirectEngine, IterativeEngine
 from crosslmm.errors import DataError, ModelError, NumericalError
@@ -125,19 +124,8 @@ def _others(fit: MixedLMResults, keep: NDArray[np.bool_]) -> CrossProducts | Non
         some = keep[start : start + rows.y.size]
         start += rows.y.size
         if some.any():
-            parts.append(row_products(layout, _kept(rows, some)))
+            parts.append(row_products(layout, rows.take(some)))
     return reduce(add, parts) if parts else None
-
-
-def _kept(rows: Rows, some: NDArray[np.bool_]) -> Rows:
-    return Rows(
-        y=rows.y[some],
-        X=rows.X[some],
-        codes=tuple(codes[some] for codes in rows.codes),
-        Z=tuple(Z[some] for Z in rows.Z),
-        weights=None if rows.weights is None else rows.weights[some],
-        offset=None if rows.offset is None else rows.offset[some],
-    )
 
 
 def _refusal(xp: CrossProducts) -> str:

@@ -81,24 +81,13 @@ def row_hats(fit: MixedLMResults, positions: NDArray[np.intp] | None = None) -> 
     for index, batch in fit.model.design.batches():
         wanted = slice(None) if positions is None else _inside(positions, start, batch.y.size)
         start += batch.y.size
-        rows = batch if positions is None else _some(batch, wanted)
+        rows = batch.take(wanted)
         if rows.y.size:
             yield _hats(fit, value, blocks, columns, index[wanted], rows)
 
 
 def _inside(positions: NDArray[np.intp], start: int, n: int) -> NDArray[np.intp]:
     return positions[(positions >= start) & (positions < start + n)] - start
-
-
-def _some(rows: Rows, some: NDArray[np.intp] | slice) -> Rows:
-    return Rows(
-        y=rows.y[some],
-        X=rows.X[some],
-        codes=tuple(codes[some] for codes in rows.codes),
-        Z=tuple(Z[some] for Z in rows.Z),
-        weights=None if rows.weights is None else rows.weights[some],
-        offset=None if rows.offset is None else rows.offset[some],
-    )
 
 
 def _hats(

@@ -10,6 +10,7 @@ and the entries of S^-1 that are needed for levels which occur together are thos
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from crosslmm.linalg.coupling import RestBlock
 from crosslmm.linalg.levels import multiply
 from crosslmm.linalg.rest import DenseInverse, RestInverse, SparseInverse
 
-Inverse = FloatArray | sparse.csc_array
+Inverse: TypeAlias = FloatArray | sparse.csc_array
 
 WORK_ENTRIES = 4_000_000
 """Entries of a product with the inverse that are formed at once (32 MB)."""
@@ -75,8 +76,8 @@ def selected_covariance(system: DirectSystem, xp: CrossProducts) -> SelectedCova
     for g, T in enumerate(system.templates[1:]):
         k, _, n_levels = rest.diagonal[g].shape
         own = rest.offsets[g] + np.arange(k)[:, None] * n_levels + np.arange(n_levels)
-        block = _entries(W, own[:, None, :], own[None, :, :])
-        diagonal.append(np.einsum("ia,abl,jb->ijl", T, block, T, optimize=True))
+        inner = _picked(W, own[:, None, :], own[None, :, :])
+        diagonal.append(np.einsum("ia,abl,jb->ijl", T, inner, T, optimize=True))
     cross = _CrossBlocks(system, W)
     pairs = []
     for f, g, block in xp.pairs:
@@ -98,7 +99,7 @@ class _CrossBlocks:
         """Blocks (k_f, k_g, nnz) between level rows[i] of factor f and level cols[i] of factor ``g > f``."""
         T = self.system.templates
         if f > 0:
-            W = _entries(self.W, self._columns(f, rows)[:, None, :], self._columns(g, cols)[None, :, :])
+            W = _picked(self.W, self._columns(f, rows)[:, None, :], self._columns(g, cols)[None, :, :])
             return np.einsum("ia,abn,jb->ijn", T[f], W, T[g], optimize=True)
         E = np.einsum("ibn,jb->ijn", self._explained(rows, self._columns(g, cols)), T[g])
         return -multiply(self.system.first.psi[:, :, rows], E)
@@ -148,12 +149,8 @@ def _whole(inverse: RestInverse) -> Inverse:
     return sparse.csc_array(lower + sparse.tril(lower, -1).T)
 
 
-def _entries(W: Inverse, rows: NDArray, cols: NDArray) -> FloatArray:
-    """Entries of W at rows and columns that broadcast."""
-    return _picked(W, rows, cols)
-
-
 def _picked(A: Inverse | sparse.csr_array, rows: NDArray, cols: NDArray) -> FloatArray:
+    """Entries at rows and columns that broadcast."""
     if isinstance(A, np.ndarray):
         return A[rows, cols]
     rows, cols = np.broadcast_arrays(rows, cols)
