@@ -279,7 +279,7 @@ def test_history(dietox):
         ({"groups": "Pig", "missing": "ignore"}, clm.DataError, "'none', 'drop' or 'raise'"),
         (
             {"groups": "Pig", "vc_formula": {"p": "0 + C(Pig)"}, "re_formula": "1"},
-            clm.ModelError,
+            clm.FormulaError,
             "cannot be told apart",
         ),
     ],

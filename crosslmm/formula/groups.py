@@ -7,7 +7,7 @@ the groups are a factor of their own with one column, so that nothing of the siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from formulaic.parser.types import Factor, Term
@@ -100,11 +100,18 @@ def with_groups(
         terms.append(term)
         components.append(Component(name, term.text, pieces))
     _check_response(formula, terms)
+    _check_duplicates(terms)
     part = GroupPart(facts.column, facts.label, None if re_term is None else re_term.text, tuple(components))
-    return replace(formula, random=tuple(terms), groups=part)
+    return replace(formula, source=with_bars(formula.source, terms), random=tuple(terms), groups=part)
+
+
+def with_bars(source: str, terms: Sequence[RandomTerm]) -> str:
+    """The formula with its random part in bars, as far as bars can state it."""
+    return " + ".join([source, *(term.text for term in terms)])
 
 
 def _term(columns: str, grouping: tuple[str, ...], covariance: str, name: str = "") -> RandomTerm:
+    """A term; with a name its text is one of its own, because bars do not state one variance for several columns."""
     label = ":".join(grouping)
     text = f"({columns} | {label})"
     return RandomTerm(columns, grouping, label, covariance, f"{name}: {text}" if name else text)
@@ -120,11 +127,15 @@ def _component(name: str, text: str, facts: GroupFacts) -> tuple[RandomTerm, tup
         _check_rowwise(factor, what, text)
     single = parsed[terms[0]] if len(terms) == 1 else None
     if terms == ["1"]:
-        return _term("1", (facts.column,), "identity", name), (("Intercept", None),)
+        return _term("1", (facts.column,), "identity"), (("Intercept", None),)
     if single is not None:
         found = _nested(single, facts)
         if found is not None:
-            return _term(*_varying(single, found, facts), "identity", name), found
+            computed = any(
+                column is None and factor.eval_method is Factor.EvalMethod.PYTHON
+                for factor, (_, column) in zip(single.factors, found, strict=True)
+            )
+            return _term(*_varying(single, found, facts), "identity", name if computed else ""), found
     categories = [f.expr for f in factors if f.expr.startswith("C(") or _category(f, facts) is not None]
     if categories and facts.several:
         raise FormulaError(
@@ -176,6 +187,15 @@ def _check_rowwise(factor: Factor, what: str, text: str) -> None:
             "first",
             text,
             (0, len(text)),
+        )
+
+
+def _check_duplicates(terms: list[RandomTerm]) -> None:
+    texts = [term.text for term in terms]
+    twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
+    if twice is not None:
+        raise FormulaError(
+            f"re_formula and vc_formula state {twice} twice; these two variances cannot be told apart: leave one out"
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosslmm.design.groups import GROUP, label_values
 from crosslmm.errors import DataError, ModelError
-from crosslmm.formula import Component, GroupPart, MixedFormula, RandomTerm
+from crosslmm.formula import Component, GroupPart, MixedFormula, RandomTerm, with_bars
 from crosslmm.grouped.components import NestedColumns, VCSpec, nested_columns
 
 
@@ -74,7 +74,7 @@ def assemble(endog: Any, exog: Any, groups: Any, exog_re: Any, exog_vc: Any) -> 
         by_term[term.text] = found
     fixed = " + ".join(["0", *map(quoted, columns)])
     formula = MixedFormula(
-        source=f"{response} ~ {' + '.join(columns)}",
+        source=with_bars(f"{quoted(response)} ~ {fixed}", terms),
         response=quoted(response),
         fixed=fixed,
         random=tuple(terms),

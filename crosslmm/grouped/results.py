@@ -289,8 +289,14 @@ class GroupedResults(Inference, MixedLMResults):
         """Response minus `fittedvalues`."""
         return self._rows(MixedLMResults.resid.func(self))  # type: ignore[attr-defined]
 
-    def predict(
-        self, exog: Any = None, transform: bool = True, *, random_effects: bool = False, groups: Any = None
+    def predict(  # type: ignore[override]
+        self,
+        exog: Any = None,
+        transform: bool = True,
+        *,
+        random_effects: bool = False,
+        groups: Any = None,
+        **options: Any,
     ) -> Any:
         """Expected responses.
 
@@ -305,6 +311,9 @@ class GroupedResults(Inference, MixedLMResults):
             Add the random effects of the groups; those of groups that the model did not see are 0.
         groups : array, optional
             Groups of the new rows, where the model's groups are no column of a table.
+        **options
+            ``interval``, ``new_levels`` and the others of the results of a formula with bars, whose `predict` is asked
+            where any is given.
 
         Returns
         -------
@@ -316,6 +325,8 @@ class GroupedResults(Inference, MixedLMResults):
         DataError, ModelError
             The new rows do not serve.
         """
+        if options:
+            return super().predict(exog, random_effects=random_effects, **options)
         return predict(self, exog, transform=transform, random_effects=random_effects, groups=groups)
 
     def bootstrap(  # type: ignore[override]
