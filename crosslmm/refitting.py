@@ -60,9 +60,14 @@ class Refitting:
             raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
         fit = _results(self)
         if method == PROFILE:
-            return self.profile("all" if which is None else which, alpha=alpha).conf_int(alpha)
+            from crosslmm.inference.profile import profile
+
+            return profile(fit, "all" if which is None else which, alpha=alpha).conf_int(alpha)
         if method == BOOTSTRAP:
-            table = self.bootstrap(n, rng=rng, n_jobs=n_jobs).conf_int(alpha, kind=kind, which=which or "all")
+            from crosslmm.inference.bootstrap import bootstrap
+
+            replicates = bootstrap(fit, n, rng=rng, n_jobs=n_jobs)
+            table = replicates.conf_int(alpha, kind=kind, which="all" if which is None else which)
             return table[["lower", "upper"]].set_axis([0, 1], axis=1).rename_axis(None)
         if method != WALD:
             raise ModelError(f"method={method!r}: expected 'wald', 'profile' or 'bootstrap'")

@@ -162,6 +162,18 @@ def test_drop1_is_the_comparison_with_the_smaller_model():
     assert table["aic"].iloc[1] == pytest.approx(smaller.aic, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["cake_temp_reml", "dietox_slope_reml", "machines_int_reml", "sleepstudy_slope_reml"])
+def test_f_tests_of_dropped_terms_are_lmertests_type_iii(name, reference_fit):
+    """Without interactions, dropping a term is the type III hypothesis."""
+    want = pd.DataFrame(load_model(name)["anova_satterthwaite"]["III"]).set_index("term")
+    got = reference_fit(name).drop1(test="satterthwaite").loc[want.index]
+    np.testing.assert_allclose(got["f_value"], want["F"], rtol=1e-4)
+    np.testing.assert_allclose(got["den_df"], want["den_df"], rtol=1e-3)
+    np.testing.assert_allclose(got["p_value"], want["p"], rtol=1e-2)
+    with pytest.raises(clm.ModelError, match="test='anova'"):
+        reference_fit(name).drop1(test="anova")
+
+
 def test_drop1_needs_something_to_drop(sleep):
     with pytest.raises(clm.ModelError, match="can be dropped"):
         clm.lmer("Reaction ~ 1 + (Days | Subject)", sleep).drop1()

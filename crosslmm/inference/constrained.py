@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crosslmm.boundary import leave_boundary, without_negligible
+from crosslmm.boundary import NEGLIGIBLE, leave_boundary, without_negligible
 from crosslmm.covariance import FloatArray, lower_factor
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.direct import DirectEquations
@@ -46,6 +46,21 @@ class ModelAt:
     equations: DirectEquations
     theta: FloatArray
     scale: FloatArray
+
+    def reduced(self, theta: FloatArray) -> FloatArray | None:
+        """Theta without the random effects that are all but 0, or None where there are none.
+
+        Most searches are far from that, which a bound of the smallest singular value tells: the product of the
+        diagonal over the norm to the power of all but one.
+        """
+        layout = self.xp.layout
+        scaled = theta / self.scale
+        for term in layout.terms:
+            part, on = scaled[term.theta_slice], layout.on_diagonal[term.theta_slice]
+            norm = float(np.sqrt(part @ part))
+            if float(part[on].prod()) < NEGLIGIBLE * norm ** (int(on.sum()) - 1):
+                return without_negligible(layout, theta, self.scale)
+        return None
 
 
 def model_at(xp: CrossProducts, equations: DirectEquations, theta_raw: FloatArray) -> ModelAt:
@@ -123,7 +138,8 @@ class FixedConstrained:
         layout = replace(model.xp.layout, fixed=model.xp.layout.fixed[1:], standardization=standard)
         xp = mapped(model.xp, layout, K)
         border = tuple(xp.border[f] for f in model.equations.symbolic.order)
-        return criterion_problem(replace(model.equations, border=border, fixed=xp.fixed), xp, model.scale, reml=False)
+        equations = replace(model.equations, border=border, fixed=xp.fixed)
+        return replace(criterion_problem(equations, xp, model.scale, reml=False), reduce=model.reduced)
 
     def slope(self, at: Evaluation, value: float) -> float:
         """See `Constrained.slope`: ``-2 x' V^-1 (y - X beta) / sigma**2``, x what moves with the coefficient."""
@@ -207,7 +223,7 @@ class ScaleConstrained:
             on_diagonal=layout.on_diagonal,
             column=layout.theta_column,
             collapse=layout.collapse,
-            reduce=lambda theta: without_negligible(layout, theta, model.scale),
+            reduce=model.reduced,
             leave=lambda theta, slopes: leave_boundary(layout, theta, slopes.multipliers, model.scale),  # type: ignore[attr-defined]
             scale=model.scale,
         )

@@ -34,7 +34,10 @@ NEIGHBOURS = 4
 """Points that one inverse interpolation goes through, at most."""
 
 APART = 0.1
-"""Difference of zeta of two points below which the rounding errors of their slopes would disturb the interpolation."""
+"""Difference of zeta of two points below which what is left of rounding in them would disturb an interpolation."""
+
+GUIDES = 4
+"""Points that the start of a search is extrapolated from, at most."""
 
 MOST_POINTS = 40
 """Points on the way to one bound, at most."""
@@ -271,9 +274,13 @@ def _start(of: Profiled, points: Sequence[Point], value: float, on_diagonal: NDA
     assert nearest is not None
     if of.parameter.kind == SD and of.estimate == 0.0 and known[0].value == 0.0:
         return _with_effect(of, nearest, value)
-    near = [(of.forward(p.value), p.x) for p in known[:3]]
-    if len(near) == 1:
+    apart: list[Point] = []
+    for p in known:
+        if len(apart) < GUIDES and all(abs(p.zeta - q.zeta) > APART for q in apart):
+            apart.append(p)
+    if len(apart) == 1:
         return nearest
+    near = [(of.forward(p.value), p.x) for p in apart]
     guess = np.zeros(nearest.size)
     for i, (ti, xi) in enumerate(near):
         weight = np.prod([(t - tj) / (ti - tj) for j, (tj, _) in enumerate(near) if j != i])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 INTERCEPT = "Intercept"
 
+TESTS = ("lrt", "satterthwaite", "kenward-roger", "residual", "normal")
+
 DISJOINT = 1e-8
 """Cross-product of two columns, in units of their lengths, below which no row has both."""
 
@@ -183,7 +185,9 @@ def drop1(fit: MixedLMResults, *, test: str = "lrt") -> pd.DataFrame:
     candidates = droppable(terms)
     if not candidates:
         raise ModelError(f"no fixed-effects term of {fit.formula!r} can be dropped")
-    if test == "lrt":
+    if test not in TESTS:
+        raise ModelError(f"test={test!r}: expected one of {', '.join(map(repr, TESTS))}")
+    if test == TESTS[0]:
         return _drop1_by_likelihood(fit, terms, candidates)
     return _drop1_by_f(fit, candidates, test)
 
@@ -238,8 +242,9 @@ class Elimination:
 
     @property
     def formula(self) -> str:
-        """Formula of the last model."""
-        return self.fit.formula
+        """Formula of the last model, its random-effects terms spelled out."""
+        labels = [term.label for term in self.fit.estimates.layout.terms]
+        return formula_text(self.fit, labels, self.fit.model.formula.fixed)
 
     def __repr__(self) -> str:
         parts = ["Backward elimination of random effects", self.random.to_string(), ""]

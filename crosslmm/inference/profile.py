@@ -30,6 +30,9 @@ OUTERMOST = 2.6
 ROUGHLY = 0.4
 """Error of zeta that is allowed where a curve only has to go on."""
 
+FIRST = 1.0
+"""Zeta of the first point on either side, nearly: with both, a bound is met by two more."""
+
 ALPHA = 0.05
 
 
@@ -158,6 +161,8 @@ def _trace(of: Profiled, goal: float, outermost: float) -> Curve:
     if np.isnan(of.estimate):
         return Curve(of.parameter, of.estimate, ())
     points = [of.own_point()]
+    for side in (-1.0, 1.0):
+        points, _ = reach(of, points, side * FIRST, 0.9 * FIRST)
     for side in (-1.0, 1.0):
         points, last = reach(of, points, side * goal)
         if abs(last.zeta) >= goal - ROUGHLY and abs(last.zeta) < outermost - ROUGHLY and last.x is not None:
