@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.groups import Beside
 from crosslmm.design.rows import ModelRows, Progress
-from crosslmm.engine.plan import DirectEngine, Engine, Plan
+from crosslmm.engine.plan import DirectEngine, Engine, IterativeEngine, Plan
 from crosslmm.errors import ConvergenceWarning, FormulaError, ModelError, warn
 from crosslmm.fit import Fit
 from crosslmm.formula import MixedFormula, parse
@@ -27,6 +27,7 @@ from crosslmm.options import print_iteration as _print_iteration
 from crosslmm.progress import logger, meter
 from crosslmm.results import MixedLMResults
 from crosslmm.sources import WithoutRows, read_model
+from crosslmm.version import Versioned
 
 if TYPE_CHECKING:
     from crosslmm.engine.protocol import Equations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class MixedLM(ModelMethods):
+class MixedLM(ModelMethods, Versioned):
     """A linear mixed model: ``y = X beta + Z b + e``.
 
     Make one with `MixedLM.from_formula` (or `crosslmm.mixedlm`, the same function), or from arrays as in statsmodels.
@@ -390,12 +391,19 @@ class MixedLM(ModelMethods):
         check_method(reml)
         return objective_at(self._equations(engine), self.crossproducts, self._theta(theta), reml=reml)
 
+    def equations_of(self, fit: Fit) -> Equations:
+        """The equations of one of its fits: of the same engine with the same options, and as many probes."""
+        options = fit.plan.options
+        if isinstance(options, IterativeEngine):
+            n_probes = options.n_probes if fit.sampling is None else fit.sampling.n_probes
+            options = replace(options, n_probes=n_probes, rng=options.seed)
+        return self._equations(options)
+
     def statistical_spread(self, fit: Fit) -> Spread:
         """Errors of theta and sigma of one of its fits by the sampling of the data (average information)."""
         from crosslmm.uncertainty import statistical_at
 
-        equations = self._equations(fit.plan.engine)
-        return statistical_at(self.crossproducts, equations, fit.theta, fit.sigma, reml=fit.reml)
+        return statistical_at(self.crossproducts, self.equations_of(fit), fit.theta, fit.sigma, reml=fit.reml)
 
     @property
     def theta_names(self) -> tuple[str, ...]:
@@ -431,10 +439,6 @@ class MixedLM(ModelMethods):
         if not np.isfinite(values).all():
             raise ModelError("theta holds values that are not finite")
         return values
-
-    def __getstate__(self) -> dict[str, Any]:
-        # the factorisations cached beside the fields hold memory of C libraries and are cheap to make again
-        return {field.name: self.__dict__[field.name] for field in fields(self)}
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{f.name}: {f.n_levels:,}" for f in self.design.layout.factors)

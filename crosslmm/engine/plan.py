@@ -119,6 +119,8 @@ class Plan:
         Why this engine and storage.
     blocks : tuple of (row, column, storage, nonzeros)
         The blocks of the lower triangle of the equations.
+    options : DirectEngine or IterativeEngine
+        The engine's options.
     """
 
     engine: str
@@ -133,6 +135,7 @@ class Plan:
     held: int
     reason: str
     blocks: tuple[tuple[str, str, str, int], ...]
+    options: Engine
 
     def __str__(self) -> str:
         stored = "factor" if self.engine == "direct" else "pairs"

@@ -162,4 +162,5 @@ def describe(xp: CrossProducts, options: IterativeEngine, reason: str) -> Plan:
         held=xp.nbytes,
         reason=reason,
         blocks=tuple(rows),
+        options=options,
     )

@@ -82,7 +82,7 @@ def analyze(xp: CrossProducts, options: DirectEngine) -> Symbolic:
     matrix = _rest_matrix(xp, order, offsets)
     shape = (factors[eliminated].size, factors[eliminated].n_levels, offsets[-1])
     rest, nonzeros, reason = _store_rest(matrix, blocks, shape, options)
-    plan = _describe(xp, order, blocks, rest, nonzeros, reason)
+    plan = _describe(xp, order, blocks, rest, nonzeros, reason, options)
     compiled = wants_kernels(shape) or not isinstance(rest, DenseRest)
     return Symbolic(plan, order, blocks, compiled, rest)
 
@@ -215,7 +215,13 @@ def _permuted_upper(pattern: sparse.csc_array, permutation: NDArray[np.intp]) ->
 
 
 def _describe(
-    xp: CrossProducts, order: tuple[int, ...], blocks: tuple[RestBlock, ...], rest: Rest, nonzeros: int, reason: str
+    xp: CrossProducts,
+    order: tuple[int, ...],
+    blocks: tuple[RestBlock, ...],
+    rest: Rest,
+    nonzeros: int,
+    reason: str,
+    options: DirectEngine,
 ) -> Plan:
     layout = xp.layout
     factors = [layout.factors[f] for f in order]
@@ -248,4 +254,5 @@ def _describe(
         held=xp.nbytes,
         reason=reason,
         blocks=tuple(rows),
+        options=options,
     )

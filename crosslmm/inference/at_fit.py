@@ -24,7 +24,7 @@ DELTA = 1e-3
 def state_at(fit: MixedLMResults) -> State:
     """The equations of a fit at its estimates."""
     model, estimates = fit.model, fit.estimates
-    return state_of(model.crossproducts, model._equations(estimates.plan.engine), estimates)
+    return state_of(model.crossproducts, model.equations_of(estimates), estimates)
 
 
 def make_satterthwaite(fit: MixedLMResults, kind: str) -> Satterthwaite:
