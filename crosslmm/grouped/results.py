@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,10 +12,11 @@ import pandas as pd
 from scipy import special
 
 from crosslmm.covariance import FloatArray
-from crosslmm.errors import DataError, ModelError
+from crosslmm.errors import ModelError
 from crosslmm.grouped import effects
 from crosslmm.grouped.inference import Inference
 from crosslmm.grouped.information import held_covariances, parameter_covariance
+from crosslmm.grouped.keeping import Keeping
 from crosslmm.grouped.parameters import MixedLMParams, Point, Space
 from crosslmm.grouped.predict import predict
 from crosslmm.grouped.report import summary_of
@@ -25,11 +24,10 @@ from crosslmm.grouped.written import Written
 from crosslmm.refitting import WALD
 from crosslmm.report.statsmodels import GroupedSummary
 from crosslmm.results import MixedLMResults
-from crosslmm.sources import WithoutRows
 
 
 @dataclass(frozen=True, repr=False)
-class GroupedResults(Inference, MixedLMResults):
+class GroupedResults(Inference, Keeping, MixedLMResults):
     """A fitted model that was written with groups.
 
     Names, labels and units are statsmodels': `params` holds variances over the residual variance. Of a model that was
@@ -391,47 +389,6 @@ class GroupedResults(Inference, MixedLMResults):
             One minus the level of the intervals.
         """
         return summary_of(self, yname, xname_fe, xname_re, title, alpha)
-
-    # --- keeping ---------------------------------------------------------------------------------
-
-    def save(self, fname: str | Path, remove_data: bool = False) -> None:
-        """Write the results to a file with pickle.
-
-        Parameters
-        ----------
-        fname : str or Path
-        remove_data : bool
-            Leave out the rows.
-        """
-        Path(fname).write_bytes(pickle.dumps(self.remove_data() if remove_data else self))
-
-    @classmethod
-    def load(cls, fname: str | Path) -> MixedLMResults:
-        """Read results that `save` wrote; a pickle runs code, so only from a file that you trust.
-
-        Parameters
-        ----------
-        fname : str or Path
-
-        Raises
-        ------
-        DataError
-            The file holds something else.
-        """
-        loaded = pickle.loads(Path(fname).read_bytes())
-        if not isinstance(loaded, MixedLMResults):
-            raise DataError(f"{str(fname)!r} holds no results of crosslmm but {type(loaded).__name__}")
-        return loaded
-
-    def remove_data(self) -> GroupedResults:
-        """The results without the rows; these results stay as they are."""
-        xp = self.model.crossproducts
-        model = self.model._made(self.model.formula, WithoutRows(xp), self.model.written)
-        return replace(self, model=model)
-
-    def initialize(self, model: Any, params: Any, **kwargs: Any) -> None:
-        """Refused: results are values, and are not filled in later."""
-        raise ModelError("results are values and cannot be initialized; fit the model")
 
     # --- names -----------------------------------------------------------------------------------
 
