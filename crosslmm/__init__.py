@@ -18,10 +18,12 @@ from crosslmm.functions import accumulate, lmer, mixedlm
 from crosslmm.grouped.components import VCSpec
 from crosslmm.grouped.parameters import MixedLMParams
 from crosslmm.inference.likelihood_ratio import compare
+from crosslmm.interchange import load_fit
 from crosslmm.model import MixedLM
 from crosslmm.results import MixedLMResults
+from crosslmm.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ConvergenceWarning",
@@ -45,5 +47,6 @@ __all__ = [
     "compare",
     "datasets",
     "lmer",
+    "load_fit",
     "mixedlm",
 ]

@@ -17,6 +17,7 @@ from crosslmm.design.rows import Predicted, Progress
 from crosslmm.diagnosing import Diagnosing
 from crosslmm.fit import Fit
 from crosslmm.precision import Spread
+from crosslmm.predicting import Predicting
 from crosslmm.progress import meter
 from crosslmm.refitting import Refitting
 from crosslmm.report.content import ReportContent
@@ -24,6 +25,7 @@ from crosslmm.report.html import render_html
 from crosslmm.report.text import render_text
 from crosslmm.sources.write import write_batches
 from crosslmm.testing import Testing
+from crosslmm.version import Versioned
 
 if TYPE_CHECKING:
     from crosslmm.model import MixedLM
@@ -53,7 +55,7 @@ class Summary:
 
 
 @dataclass(frozen=True, repr=False)
-class MixedLMResults(Refitting, Testing, Diagnosing):
+class MixedLMResults(Refitting, Testing, Diagnosing, Predicting, Versioned):
     """A fitted linear mixed model.
 
     Attributes

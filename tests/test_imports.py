@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "crosslmm"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-WAIST = ["errors", "covariance", "blas", "layout", "merge", "crossproducts"]
+WAIST = ["errors", "version", "covariance", "blas", "layout", "merge", "crossproducts"]
 DATA = ["formula", "design", "sources"]
 NUMERICS = [
     "boundary",
@@ -31,7 +31,8 @@ NUMERICS = [
     "estimate",
 ]
 TOP = ["datasets", "report", "components", "progress", "plots", "inference", "refitting", "testing"]
-TOP += ["diagnosis", "diagnosing", "results", "options", "grouped", "model", "functions", "__init__", "__main__"]
+TOP += ["diagnosis", "diagnosing", "effects", "predicting", "results", "options", "grouped", "model", "functions"]
+TOP += ["interchange", "planning", "sklearn", "__init__", "__main__"]
 
 # A part may import those before it, and itself.
 ORDER = [*WAIST, *DATA, *NUMERICS, *TOP]
@@ -48,6 +49,7 @@ FORBIDDEN = {
 # Third-party packages each part may use; the standard library is free.
 THIRD_PARTY = {
     "errors": set(),
+    "version": set(),
     "covariance": {"numpy"},
     "blas": {"numpy", "scipy"},
     "layout": {"numpy"},
@@ -68,11 +70,16 @@ THIRD_PARTY = {
     "diagnosing": {"pandas"},
     "refitting": {"numpy", "pandas"},
     "testing": {"numpy", "pandas"},
+    "effects": {"numpy", "scipy", "pandas", "formulaic"},
+    "predicting": {"numpy", "pandas"},
     "results": {"numpy", "scipy", "pandas"},
     "options": {"numpy"},
     "grouped": {"numpy", "scipy", "pandas", "formulaic"},
     "functions": set(),
     "model": {"numpy", "scipy", "pandas"},
+    "interchange": set(),
+    "planning": {"numpy", "scipy", "pandas"},
+    "sklearn": {"numpy", "pandas", "sklearn"},
     "__init__": set(),
     "__main__": set(),
 }

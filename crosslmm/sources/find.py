@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslmm.errors import DataError
-from crosslmm.sources.local import Calls, Tables
+from crosslmm.sources.local import Calls, Local, Tables
 from crosslmm.sources.parquet import parquet_files
 from crosslmm.sources.partitions import Partitions
 from crosslmm.sources.protocol import Source
@@ -25,6 +25,8 @@ def find_source(data: Any) -> Source | None:
     DataError
         It can be read once only, or is an empty list.
     """
+    if isinstance(data, (Local, Partitions)):
+        return data
     if isinstance(data, (str, Path)):
         return parquet_files([data])
     if isinstance(data, (list, tuple)):

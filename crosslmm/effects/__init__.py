@@ -1,0 +1,1 @@
+"""What is done with a fit: predictions, conditional covariances, simulated responses, updates."""

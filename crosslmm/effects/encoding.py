@@ -1,0 +1,238 @@
+"""The learned encoding of a model: how rows become columns and codes, without the rows it was learned from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec
+from formulaic.errors import DataMismatchWarning
+from numpy.typing import NDArray
+
+from crosslmm.covariance import FloatArray
+from crosslmm.design.covariates import covariates
+from crosslmm.design.fixed import FIXED_PART, Columns, as_columns, materialize_again
+from crosslmm.design.frame import settle
+from crosslmm.design.grouping import cross, encode
+from crosslmm.design.random import random_part
+from crosslmm.design.rows import Design, ModelRows
+from crosslmm.design.variables import column_uses, is_coded_column, used_columns
+from crosslmm.errors import DataError, ModelError
+from crosslmm.formula import MixedFormula, RandomTerm
+from crosslmm.formula.bars import term_text
+from crosslmm.sources.stream import Streamed
+
+SHOWN = 5
+"""Values that a message lists at most."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The columns that one text of a formula makes.
+
+    Attributes
+    ----------
+    text : str
+        Right-hand side for formulaic.
+    spec : formulaic.ModelSpec
+        With the categories and transformations of the rows it was learned from.
+    names : tuple of str
+        Of its columns.
+    kept : ndarray of intp
+        Positions of the columns that are used.
+    """
+
+    text: str
+    spec: ModelSpec
+    names: tuple[str, ...]
+    kept: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How rows become columns and codes.
+
+    Attributes
+    ----------
+    formula : MixedFormula
+    fixed : Encoded
+    terms : tuple of Encoded
+        Columns of each term of the layout.
+    groupings : tuple of tuple of str
+        Data columns whose combinations are the levels of each factor of the layout.
+    levels : tuple of ndarray of object
+        Labels of the levels of each factor.
+    context : mapping
+        Further names that the formula uses.
+    weights, offset : str or None
+        Columns of prior weights and of the known part of the response.
+    """
+
+    formula: MixedFormula
+    fixed: Encoded
+    terms: tuple[Encoded, ...]
+    groupings: tuple[tuple[str, ...], ...]
+    levels: tuple[NDArray[Any], ...]
+    context: Mapping[str, Any]
+    weights: str | None
+    offset: str | None
+
+    def part(self, terms: Sequence[int]) -> MixedFormula:
+        """The fixed part and some terms, as a formula without a response."""
+        random = tuple(RandomTerm(self.terms[t].text, (), "", "", "") for t in terms)
+        return MixedFormula("", "0", self.fixed.text, random)
+
+    def columns(self, part: MixedFormula, present: Sequence[str]) -> list[str]:
+        """Data columns that formulaic reads for a part."""
+        return used_columns(part, present, self.context)
+
+    def matrices(self, part: MixedFormula, terms: Sequence[int], complete: pd.DataFrame) -> list[FloatArray]:
+        """Columns of the fixed part and of some terms for complete rows; each (n, k).
+
+        Raises
+        ------
+        DataError
+            A column has another type than in the fit, a category that the fit has not seen, or a value of which the
+            formula makes nothing finite.
+        """
+        used = covariates(settle(complete), *column_uses(part))
+        pieces = [self.fixed, *(self.terms[t] for t in terms)]
+        whats = [FIXED_PART, *(random_part(self.terms[t].text) for t in terms)]
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", DataMismatchWarning)
+            made = materialize_again([piece.spec for piece in pieces], used, self.context)
+        for item in found:
+            if not issubclass(item.category, DataMismatchWarning):
+                warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
+        mismatches = [str(item.message) for item in found if issubclass(item.category, DataMismatchWarning)]
+        if mismatches:
+            for matrix in made:
+                check_categories(matrix.model_spec, used)
+            raise DataError(f"the rows do not serve the formula: {mismatches[0]}")  # categories that Python computes
+        return [_checked(as_columns(*pair), piece) for *pair, piece in zip(made, whats, pieces, strict=True)]
+
+    def codes(self, factor: int, complete: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Levels of complete rows, and the labels of new ones.
+
+        Returns
+        -------
+        codes : ndarray, shape (n,)
+            Position among the known levels, and from their number upwards for new ones.
+        new : ndarray of object
+            Labels of new levels.
+        """
+        names = self.groupings[factor]
+        known = self.levels[factor]
+        if len(complete) == 0:
+            return np.zeros(0, dtype=np.int64), np.empty(0, dtype=object)
+        settled = settle(complete[list(names)])
+        found = cross([encode(settled[name]) for name in names])
+        place = {label: i for i, label in enumerate(known.tolist())}
+        where = np.array([place.get(label, -1) for label in found.levels.tolist()], dtype=np.int64)
+        unknown = where < 0
+        where[unknown] = len(known) + np.arange(int(unknown.sum()))
+        return where[found.codes], found.levels[unknown]
+
+
+def _checked(made: Columns, piece: Encoded) -> FloatArray:
+    """Columns that are used, once they are those of the fit."""
+    if made.names != piece.names:
+        now, then = ", ".join(made.names), ", ".join(piece.names)
+        raise ModelError(
+            f"'{piece.text}' makes the columns {now} of these rows and made {then} when the model was fitted"
+        )
+    return made.values if piece.kept.size == made.values.shape[1] else made.values[:, piece.kept]
+
+
+def check_categories(spec: ModelSpec, used: pd.DataFrame) -> None:
+    """Refuse rows with a category that the fit has not seen, where a piece of a formula is a column or ``C(column)``.
+
+    Raises
+    ------
+    DataError
+        Names the piece of the formula and the categories.
+    """
+    variables = {str(factor.expr): names for factor, names in spec.factor_variables.items()}
+    for piece, (_, state) in spec.encoder_state.items():
+        columns = [str(name) for name in variables.get(piece, ()) if str(name) in used.columns]
+        if "categories" not in state or len(columns) != 1 or not is_coded_column(piece):
+            continue
+        new = pd.Index(used[columns[0]].unique()).difference(pd.Index(state["categories"]), sort=False)
+        if len(new):
+            raise DataError(
+                f"{piece!r} has categories that were not there when the model was fitted: {shown(new)} (it knows "
+                f"{shown(state['categories'])}); nothing is known of their effects: leave these rows out, or "
+                "recode them"
+            )
+
+
+def shown(values: Any) -> str:
+    """The first of some values, for messages."""
+    listed = [str(value) if isinstance(value, np.generic) else repr(value) for value in list(values)[:SHOWN]]
+    return ", ".join(listed) + (", ..." if len(values) > SHOWN else "")
+
+
+def encoding_of(design: ModelRows, formula: MixedFormula) -> Encoding:
+    """The encoding of the rows of a model.
+
+    Raises
+    ------
+    ModelError
+        The model was made from cross-products, or its data were removed.
+    """
+    from crosslmm.effects.saved import SavedRows
+
+    if isinstance(design, SavedRows):
+        return design.encoding
+    layout = design.layout
+    levels = tuple(factor.levels for factor in layout.factors)
+    if isinstance(design, Design):
+        given = design.given
+        return Encoding(
+            formula=formula,
+            fixed=_encoded(formula.fixed, design.fixed_spec, design.fixed_kept),
+            terms=tuple(
+                _all_of(t.label, spec, formula) for t, spec in zip(layout.terms, design.random_specs, strict=True)
+            ),
+            groupings=design.groupings,
+            levels=levels,
+            context={} if given is None else given.context,
+            weights=None if given is None else given.column("weights"),
+            offset=None if given is None else given.column("offset"),
+        )
+    if isinstance(design, Streamed):
+        schema = design.schema
+        return Encoding(
+            formula=formula,
+            fixed=_encoded(formula.fixed, schema.fixed.spec, design.kept),
+            terms=tuple(
+                _all_of(term.label, schema.random[text].spec, formula)
+                for term, text in zip(layout.terms, schema.arrangement.term_texts, strict=True)
+            ),
+            groupings=schema.arrangement.names,
+            levels=levels,
+            context=schema.context,
+            weights=schema.needs.weights,
+            offset=schema.needs.offset,
+        )
+    raise ModelError(
+        "this model was made from cross-products, or its data were removed, and with them how new rows become its "
+        "columns; "
+        "make it with MixedLM.from_formula(formula, data)"
+    )
+
+
+def _all_of(label: str, spec: ModelSpec, formula: MixedFormula) -> Encoded:
+    """All columns of a random-effects term."""
+    written = next((term.columns for term in formula.random if term.text == label), None)
+    terms = [term_text(term) for term in spec.formula]
+    text = written or " + ".join(terms if "1" in terms else ["0", *terms])
+    return _encoded(text, spec, np.arange(len(spec.column_names)))
+
+
+def _encoded(text: str, spec: ModelSpec, kept: NDArray[np.intp]) -> Encoded:
+    return Encoded(text, spec, tuple(spec.column_names), kept)

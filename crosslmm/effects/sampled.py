@@ -1,0 +1,78 @@
+"""Conditional covariances of all levels of a factor, by the probes of the iterative engine.
+
+With S the equations of the core, P their diagonal blocks, ``P = L_P L_P'``, w independent signs, ``z = L_P w``,
+``x = S^-1 z`` and ``y = P^-1 z``, the mean of ``(x - y) y'`` is ``S^-1 - P^-1``: the blocks of P^-1 are exact and only
+what is beside them is sampled (docs/theory.md, section 8). The border's share is exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crosslmm.covariance import FloatArray
+from crosslmm.effects.covariance import SOLVE_NUMBERS, IterativeSolver, Joint
+from crosslmm.engine.iterative import PROBE_TOLERANCE, IterativeSystem
+from crosslmm.engine.probes import right_hand_sides, signs
+from crosslmm.linalg import cg
+from crosslmm.linalg.levels import apply, multiply
+
+LEAST = 32
+"""Probes, at least: one level is seen by all of them alone, while a trace averages over levels too."""
+
+
+def sampled_blocks(joint: Joint, solver: IterativeSolver, factor: int) -> tuple[FloatArray, FloatArray]:
+    """``sigma^2 M^-1`` of the effects of every level of a factor, with Monte Carlo standard errors; each (k, k, L)."""
+    system = solver.system
+    place = system.equations.order.index(factor)
+    n_core = 1 + len(system.core.blocks.shapes)
+    U, sigma2 = joint.fit.layout.standardization.z_bases[factor], joint.fit.sigma**2
+    if place >= n_core or not system.core.blocks.shapes:
+        found = joint.blocks(factor)
+        return found, np.zeros_like(found)
+    exact, mean, error = _core_blocks(system, place, max(solver.n_probes, LEAST))
+    blocks = exact + mean + _by_border(system, place)
+    raw = np.einsum("ia,abl,jb->ijl", U, blocks, U, optimize=True)
+    weight = np.einsum("ia,jb->ijab", U, U) ** 2
+    return sigma2 * raw, sigma2 * np.sqrt(np.einsum("ijab,abl->ijl", weight, error**2))
+
+
+def _core_blocks(system: IterativeSystem, place: int, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Exact part, mean over the probes of the rest and its standard error."""
+    core = system.core
+    shapes = core.blocks.shapes
+    psi_b = tuple(
+        np.einsum("ij,jml,nm->inl", T, P.inverse, T)
+        for T, P in zip(core.templates[1:], core.preconditioner, strict=True)
+    )
+    psi = core.first.psi
+    if place == 0:
+        exact = psi + multiply(multiply(psi, core.level_quadratic(psi_b)), psi.transpose(1, 0, 2))
+    else:
+        exact = psi_b[place - 1]
+    at_once = max(min(SOLVE_NUMBERS // max(core.blocks.n_equations, 1), 64), 1)
+    total, squares = np.zeros_like(exact), np.zeros_like(exact)
+    for low in range(0, n, at_once):
+        numbers = range(low, min(low + at_once, n))
+        r = signs(shapes, numbers, system.equations.options.seed)
+        z = right_hand_sides(core, np.concatenate([part.reshape(-1, len(numbers)) for part in r]))
+        x = cg.solve(core.matrix, core.precondition, z, np.full(len(numbers), PROBE_TOLERANCE)).x
+        y = core.precondition(z)
+        left, right = core.scaled(x - y), core.scaled(y)
+        if place == 0:
+            a, b = apply(psi, core.gather(left)), apply(psi, core.gather(right))
+        else:
+            a, b = left[place - 1], right[place - 1]
+        each = np.einsum("iln,jln->ijln", a, b)
+        each = 0.5 * (each + each.transpose(1, 0, 2, 3))
+        total += each.sum(axis=3)
+        squares += np.einsum("ijln,ijln->ijl", each, each)
+    mean = total / n
+    return exact, mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0) / (n - 1))
+
+
+def _by_border(system: IterativeSystem, place: int) -> FloatArray:
+    """What not knowing the effects of the border adds; shape (k, k, L)."""
+    s = system.equations.border.n_effects
+    columns = system.modes[place - 1] if place else apply(system.core.first.psi, system.remainder)
+    half = np.asarray(system.folded.effects(np.eye(s)))
+    return np.einsum("ils,st,jlt->ijl", columns[:, :, :s], half, columns[:, :, :s], optimize=True)
