@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.accumulate import row_products
 from crosslmm.engine.choose import choose
-from crosslmm.engine.plan import DirectEngine, IterativeEngine
 from crosslmm.errors import DataError, ModelError, NumericalError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
@@ -100,11 +99,10 @@ def without_group(fit: MixedLMResults, codes: NDArray, code: int, *, one_step: b
     reason = _refusal(xp) if xp is not None else "it holds all rows"
     if xp is None or reason:
         return Deletion(None, reason)
-    engine = DirectEngine() if fit.estimates.plan.engine == "direct" else IterativeEngine()
     try:
         found = estimate(
             xp,
-            choose(xp, engine),
+            choose(xp, fit.estimates.plan.options),
             reml=fit.estimates.reml,
             start=fit.estimates.theta,
             tolerance=TOLERANCE,

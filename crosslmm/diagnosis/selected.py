@@ -153,5 +153,6 @@ def _picked(A: Inverse | sparse.csr_array, rows: NDArray, cols: NDArray) -> Floa
     """Entries at rows and columns that broadcast."""
     if isinstance(A, np.ndarray):
         return A[rows, cols]
-    rows, cols = np.broadcast_arrays(rows, cols)
-    return np.asarray(A[rows.ravel(), cols.ravel()]).reshape(rows.shape)
+    shape = np.broadcast_shapes(rows.shape, cols.shape)
+    at = (np.broadcast_to(index, shape).ravel() for index in (rows, cols))
+    return np.asarray(A[tuple(at)]).reshape(shape)
