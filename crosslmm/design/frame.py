@@ -152,7 +152,7 @@ def _foreign_column(column: Any) -> pd.Series:
     if isinstance(dtype, nw.Decimal):
         column = column.cast(nw.Float64)
     elif dtype.is_integer() and column.null_count() > 0:
-        filled = pd.array(column.fill_null(0).to_numpy(), dtype="Int64")
+        filled = pd.array(column.fill_null(0).to_numpy(), dtype="UInt64" if dtype == nw.UInt64 else "Int64")
         filled[column.is_null().to_numpy()] = pd.NA
         return pd.Series(filled)
     return pd.Series(column.to_numpy())
@@ -180,7 +180,8 @@ def settle_column(column: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=bool), index=column.index)
     if pd.api.types.is_integer_dtype(dtype):
-        return pd.Series(column.to_numpy(dtype=np.int64), index=column.index)
+        wide = np.uint64 if str(dtype).lower().startswith("uint64") else np.int64
+        return pd.Series(column.to_numpy(dtype=wide), index=column.index)
     if pd.api.types.is_float_dtype(dtype):
         return pd.Series(column.to_numpy(dtype=float), index=column.index)
     if str(dtype) == "str" or pd.api.types.is_datetime64_any_dtype(dtype):

@@ -20,6 +20,13 @@ SEVERAL = (OBJECT_KINDS["mixed"], OBJECT_KINDS["mixed-integer"])
 """Kinds of columns of Python objects of which a batch may show one only."""
 
 
+LARGEST_EXACT = 2**53
+"""Integers beyond this are not all numbers in double precision."""
+
+LARGEST_SIGNED = 2**63 - 1
+"""The largest integer that a table over a range can hold."""
+
+
 @dataclass(frozen=True)
 class ColumnFacts:
     """What is known of a column of some batches.
@@ -47,7 +54,7 @@ class ColumnFacts:
         """Distinct values: in the order of the categories where there is one, else in no order."""
         if self.categories is not None and self.used is not None:
             return pd.Series(self.categories[self.used])
-        return distinct(pd.concat(self.pieces, ignore_index=True)) if self.pieces else pd.Series([], dtype=object)
+        return distinct(_joined(self.pieces)) if self.pieces else pd.Series([], dtype=object)
 
     @property
     def ordered(self) -> bool:
@@ -102,7 +109,7 @@ def distinct(column: pd.Series) -> pd.Series:
     values = column.to_numpy() if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu" else None
     if values is not None and values.size:
         low, high = int(values.min()), int(values.max())
-        if high - low < max(SHORT_TABLE, TABLE_FACTOR * values.size):
+        if high <= LARGEST_SIGNED and high - low < max(SHORT_TABLE, TABLE_FACTOR * values.size):
             occurs = np.zeros(high - low + 1, dtype=bool)
             # the range of small integers can be beyond their own type
             occurs[values.astype(np.int64, copy=False) - low] = True
@@ -154,11 +161,31 @@ def _pieces(facts: ColumnFacts) -> tuple[pd.Series, ...]:
     return facts.pieces if facts.categories is None else (facts.values().astype(object),)
 
 
+def _joined(pieces: tuple[pd.Series, ...]) -> pd.Series:
+    """Pieces one after the other.
+
+    Raises
+    ------
+    DataError
+        Integers would become floating-point numbers that cannot tell them apart.
+    """
+    joined = pd.concat(pieces, ignore_index=True)
+    if joined.dtype.kind == "f":
+        for piece in pieces:
+            if piece.dtype.kind in "iu" and max(abs(int(piece.min())), int(piece.max())) > LARGEST_EXACT:
+                raise DataError(
+                    f"the column {piece.name!r} holds integers beyond 2^53 in some batches and other numbers in "
+                    "others, beside which they could not be told apart; make it one type of integers in all batches (Int64 "
+                    "where values are missing), or text"
+                )
+    return joined
+
+
 def merged(pieces: tuple[pd.Series, ...]) -> tuple[pd.Series, ...]:
     """Pieces of distinct values, each at least twice as long as the next: many merge in linear time."""
     kept: list[pd.Series] = []
     for piece in pieces:
         while kept and len(kept[-1]) <= 2 * len(piece):
-            piece = distinct(pd.concat([kept.pop(), piece], ignore_index=True))
+            piece = distinct(_joined((kept.pop(), piece)))
         kept.append(piece)
     return tuple(kept)

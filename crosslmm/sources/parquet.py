@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -73,8 +73,20 @@ def _row_group(file: ParquetFile, name: str, group: int, columns: list[str], row
             part = next(iterator, None)
             if part is None:
                 return
-            frame = pyarrow.Table.from_batches([part]).to_pandas(ignore_metadata=True)[columns]
+            frame = _to_pandas(pyarrow.Table.from_batches([part]))[columns]
         yield Batch(name, frame)
+
+
+def _to_pandas(table: Any) -> pd.DataFrame:
+    """A pyarrow table as a frame in which 64-bit integers beside missing values stay integers.
+
+    As floats, those beyond 2**53 would become equal to their neighbours, and levels would be merged.
+    """
+    import pyarrow
+
+    nullable = {pyarrow.int64(): pd.Int64Dtype(), pyarrow.uint64(): pd.UInt64Dtype()}
+    needed = any(column.null_count > 0 for column in table.columns if column.type in nullable)
+    return table.to_pandas(ignore_metadata=True, types_mapper=nullable.get if needed else None)
 
 
 def _empty(file: ParquetFile, columns: list[str]) -> pd.DataFrame:

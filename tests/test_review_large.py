@@ -1,0 +1,56 @@
+"""Rows in batches, and searches, as strangers use them: large identifiers, odd starts, sources that change."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from source_cases import assert_same, cut
+
+import crosslmm as clm
+
+N = 240
+FORMULA = "y ~ x + (1 | g) + (1 | h)"
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(5)
+    g, h, x = rng.integers(0, 12, N), rng.integers(0, 9, N), rng.normal(size=N)
+    y = x + rng.normal(size=12)[g] + rng.normal(size=9)[h] + rng.normal(size=N)
+    return pd.DataFrame({"y": y, "x": x, "g": g, "h": h})
+
+
+# --- identifiers that double precision cannot tell apart ------------------------------------------
+
+BEYOND = {"int64": 2**53 + 1, "uint64": 2**63 + 7}
+
+
+@pytest.mark.parametrize("dtype", BEYOND)
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "pandas", "pyarrow", "polars"])
+def test_large_identifiers_stay_apart(data, dtype, missing, kind, tmp_path):
+    large = pd.array([int(v) + BEYOND[dtype] for v in data.g], dtype={"int64": "Int64", "uint64": "UInt64"}[dtype])
+    if missing:
+        large[[3, 100]] = pd.NA
+    table = data.assign(g=large)
+    expected = clm.accumulate(FORMULA, data.drop(index=[3, 100]) if missing else data)
+    source = cut(table, 70)
+    if kind == "parquet":
+        source = tmp_path / "large.parquet"
+        table.to_parquet(source, row_group_size=70)
+    elif kind != "pandas":
+        module = pytest.importorskip(kind)
+        convert = module.Table.from_pandas if kind == "pyarrow" else module.from_pandas
+        source = [convert(part) for part in source]
+    xp = clm.accumulate(FORMULA, source)
+    factor = next(f for f in xp.layout.factors if f.name == "g")
+    assert sorted(map(int, factor.levels)) == [v + BEYOND[dtype] for v in range(12)]
+    assert xp.n == expected.n
+    np.testing.assert_allclose(xp.fixed, expected.fixed, rtol=0, atol=1e-9)
+    assert_same(xp, clm.accumulate(FORMULA, table))
+
+
+def test_large_identifiers_beside_floats_are_refused(data):
+    large = data.assign(g=data.g + 2**53 + 1)
+    batches = [*cut(large, 60)[:3], cut(large.assign(g=large.g.astype(float)), 60)[3]]
+    with pytest.raises(clm.DataError, match=r"'g' holds integers beyond 2\^53 in some batches"):
+        clm.accumulate(FORMULA, batches)
