@@ -24,6 +24,7 @@ from crosslmm.design.variables import column_uses, is_coded_column, used_columns
 from crosslmm.errors import DataError, ModelError
 from crosslmm.formula import MixedFormula, RandomTerm
 from crosslmm.formula.bars import term_text
+from crosslmm.layout import Layout, Term
 from crosslmm.sources.stream import Streamed
 
 SHOWN = 5
@@ -145,7 +146,8 @@ def _checked(made: Columns, piece: Encoded) -> FloatArray:
         raise ModelError(
             f"'{piece.text}' makes the columns {now} of these rows and made {then} when the model was fitted"
         )
-    return made.values if piece.kept.size == made.values.shape[1] else made.values[:, piece.kept]
+    whole = np.array_equal(piece.kept, np.arange(made.values.shape[1]))
+    return made.values if whole else made.values[:, piece.kept]
 
 
 def check_categories(spec: ModelSpec, used: pd.DataFrame) -> None:
@@ -195,9 +197,7 @@ def encoding_of(design: ModelRows, formula: MixedFormula) -> Encoding:
         return Encoding(
             formula=formula,
             fixed=_encoded(formula.fixed, design.fixed_spec, design.fixed_kept),
-            terms=tuple(
-                _all_of(t.label, spec, formula) for t, spec in zip(layout.terms, design.random_specs, strict=True)
-            ),
+            terms=_terms(layout, formula, design.random_specs),
             groupings=design.groupings,
             levels=levels,
             context={} if given is None else given.context,
@@ -209,10 +209,7 @@ def encoding_of(design: ModelRows, formula: MixedFormula) -> Encoding:
         return Encoding(
             formula=formula,
             fixed=_encoded(formula.fixed, schema.fixed.spec, design.kept),
-            terms=tuple(
-                _all_of(term.label, schema.random[text].spec, formula)
-                for term, text in zip(layout.terms, schema.arrangement.term_texts, strict=True)
-            ),
+            terms=_terms(layout, formula, [schema.random[text].spec for text in schema.arrangement.term_texts]),
             groupings=schema.arrangement.names,
             levels=levels,
             context=schema.context,
@@ -226,12 +223,29 @@ def encoding_of(design: ModelRows, formula: MixedFormula) -> Encoding:
     )
 
 
-def _all_of(label: str, spec: ModelSpec, formula: MixedFormula) -> Encoded:
-    """All columns of a random-effects term."""
-    written = next((term.columns for term in formula.random if term.text == label), None)
-    terms = [term_text(term) for term in spec.formula]
+def _terms(layout: Layout, formula: MixedFormula, specs: Sequence[ModelSpec]) -> tuple[Encoded, ...]:
+    """Columns of the terms of a layout; a term of the formula can have become several, with some of its columns each."""
+    labels = [_written(term.label, formula) for term in layout.terms]
+    spec_of = dict(zip(dict.fromkeys(labels), specs, strict=True))
+    return tuple(
+        _columns_of(layout, term, spec_of[label], formula) for term, label in zip(layout.terms, labels, strict=True)
+    )
+
+
+def _written(label: str, formula: MixedFormula) -> str:
+    """Text of the term of the formula that a term of the layout came from."""
+    return next((t.text for t in formula.random if label == t.text or label.startswith(f"{t.text} ")), label)
+
+
+def _columns_of(layout: Layout, term: Term, spec: ModelSpec, formula: MixedFormula) -> Encoded:
+    """The columns of one term of a layout."""
+    label = _written(term.label, formula)
+    written = next((own.columns for own in formula.random if own.text == label), None)
+    terms = [term_text(part) for part in spec.formula]
     text = written or " + ".join(terms if "1" in terms else ["0", *terms])
-    return _encoded(text, spec, np.arange(len(spec.column_names)))
+    made = list(spec.column_names)
+    names = [layout.factors[term.factor].columns[j] for j in term.columns]
+    return _encoded(text, spec, np.array([made.index(name) for name in names], dtype=np.intp))
 
 
 def _encoded(text: str, spec: ModelSpec, kept: NDArray[np.intp]) -> Encoded:

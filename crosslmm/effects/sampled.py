@@ -2,7 +2,8 @@
 
 With S the equations of the core, P their diagonal blocks, ``P = L_P L_P'``, w independent signs, ``z = L_P w``,
 ``x = S^-1 z`` and ``y = P^-1 z``, the mean of ``(x - y) y'`` is ``S^-1 - P^-1``: the blocks of P^-1 are exact and only
-what is beside them is sampled (docs/theory.md, section 8). The border's share is exact.
+what is beside them is sampled, but for the directions in which a whole factor shifts (docs/theory.md, section 8). The
+border's share is exact.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.effects.covariance import SOLVE_NUMBERS, IterativeSolver, Joint
+from crosslmm.engine.core import Core
 from crosslmm.engine.iterative import PROBE_TOLERANCE, IterativeSystem
-from crosslmm.engine.probes import right_hand_sides, signs
+from crosslmm.engine.probes import project, right_hand_sides, shifts, signs
 from crosslmm.linalg import cg
 from crosslmm.linalg.levels import apply, multiply
 
@@ -49,25 +51,31 @@ def _core_blocks(system: IterativeSystem, place: int, n: int) -> tuple[FloatArra
         exact = psi + multiply(multiply(psi, core.level_quadratic(psi_b)), psi.transpose(1, 0, 2))
     else:
         exact = psi_b[place - 1]
+    Q = shifts(core)
+    exact = exact + _each(core, Q, place).sum(axis=3)
     at_once = max(min(SOLVE_NUMBERS // max(core.blocks.n_equations, 1), 64), 1)
     total, squares = np.zeros_like(exact), np.zeros_like(exact)
     for low in range(0, n, at_once):
-        numbers = range(low, min(low + at_once, n))
-        r = signs(shapes, numbers, system.equations.options.seed)
-        z = right_hand_sides(core, np.concatenate([part.reshape(-1, len(numbers)) for part in r]))
-        x = cg.solve(core.matrix, core.precondition, z, np.full(len(numbers), PROBE_TOLERANCE)).x
-        y = core.precondition(z)
-        left, right = core.scaled(x - y), core.scaled(y)
-        if place == 0:
-            a, b = apply(psi, core.gather(left)), apply(psi, core.gather(right))
-        else:
-            a, b = left[place - 1], right[place - 1]
-        each = np.einsum("iln,jln->ijln", a, b)
-        each = 0.5 * (each + each.transpose(1, 0, 2, 3))
+        r = signs(shapes, range(low, min(low + at_once, n)), system.equations.options.seed)
+        each = _each(core, project(r, Q), place)
         total += each.sum(axis=3)
         squares += np.einsum("ijln,ijln->ijl", each, each)
     mean = total / n
     return exact, mean, np.sqrt(np.maximum(squares / n - mean**2, 0.0) / (n - 1))
+
+
+def _each(core: Core, w: FloatArray, place: int) -> FloatArray:
+    """What columns w (q, n) add to the blocks of a factor beyond those of ``P^-1``; shape (k, k, L, n)."""
+    z = right_hand_sides(core, w)
+    x = cg.solve(core.matrix, core.precondition, z, np.full(w.shape[1], PROBE_TOLERANCE)).x
+    y = core.precondition(z)
+    left, right = core.scaled(x - y), core.scaled(y)
+    if place == 0:
+        a, b = apply(core.first.psi, core.gather(left)), apply(core.first.psi, core.gather(right))
+    else:
+        a, b = left[place - 1], right[place - 1]
+    found = np.einsum("iln,jln->ijln", a, b)
+    return 0.5 * (found + found.transpose(1, 0, 2, 3))
 
 
 def _by_border(system: IterativeSystem, place: int) -> FloatArray:

@@ -33,23 +33,8 @@ STRUCTURES = {
     "diagonal": covariance.diagonal,
     "identity": covariance.identity,
 }
-NUMBERS = tuple(
-    [
-        "reml",
-        "n",
-        "theta",
-        "criterion",
-        "sigma",
-        "beta",
-        "beta_cov",
-        "converged",
-        "message",
-        "boundary",
-        "singular",
-        "unit",
-        "seconds",
-    ]
-)
+NUMBERS: tuple[str, ...] = ("reml", "n", "theta", "criterion", "sigma", "beta", "beta_cov", "converged", "message")
+NUMBERS += ("boundary", "singular", "unit", "seconds")
 """Fields of a `Fit` that are written as they are."""
 
 
