@@ -38,8 +38,8 @@ def test_groups_left_out_as_lme4_does(sleepstudy):
     assert len(found.fixed) == 18
     for subject, fixed in LME4_FIXED.items():
         np.testing.assert_allclose(found.fixed.loc[subject], fixed, rtol=1e-7)
-    # a fit stops within 5e-5 standard errors of its minimum (the tolerance of its search)
-    intercept_error, days_error, both_error, residual_error = 5e-5 * sleepstudy.varcorr_se["vcov"]
+    # lme4's refit without 308 stops 1.9e-8 of the criterion above the minimum: 1.4e-4 standard errors
+    intercept_error, days_error, both_error, residual_error = 2e-4 * sleepstudy.varcorr_se["vcov"]
     for subject, (residual, intercept, both, days) in LME4_VARIANCES.items():
         sigma, correlation = found.components.loc[subject, ["sigma", "cor_Days.Intercept|Subject"]]
         sds = found.components.loc[subject, ["sd_Intercept|Subject", "sd_Days|Subject"]]
