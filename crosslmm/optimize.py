@@ -157,6 +157,11 @@ class _Search(Generic[V]):
             proposal = propose(self.problem, point.theta, point.slopes, self.damping, self.squares())
             self.annotate(point, proposal)
             if self.is_last(proposal, point.value.criterion):
+                # a start beside 0 is as flat as a minimum; from 0 itself the search finds where the criterion falls
+                beside = self.early_snap(point, proposal) if len(self.steps) == 1 else None
+                if beside is not None:
+                    point = beside
+                    continue
                 point = self.snap(self.polish(point, proposal))
                 lower = point.value.criterion < settled - self.tolerance
                 released = self.leave_bounds(point) if lower else None
@@ -197,7 +202,8 @@ class _Search(Generic[V]):
         decrement, before = proposal.decrement, self.decrement
         self.decrement = decrement
         left = decrement
-        if self.damping == 0.0 and 0.0 < decrement < NEARLY_DONE and not proposal.shrunk.any():
+        converging = np.isfinite(before) and self.damping == 0.0 and not proposal.shrunk.any()
+        if converging and 0.0 < decrement < NEARLY_DONE:
             left = decrement * decrement / max(decrement, before)
         return not proposal.stuck and left <= max(self.tolerance, self.rounding(criterion))
 

@@ -54,3 +54,16 @@ def test_large_identifiers_beside_floats_are_refused(data):
     batches = [*cut(large, 60)[:3], cut(large.assign(g=large.g.astype(float)), 60)[3]]
     with pytest.raises(clm.DataError, match=r"'g' holds integers beyond 2\^53 in some batches"):
         clm.accumulate(FORMULA, batches)
+
+
+# --- starts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["direct", clm.IterativeEngine(border=0)])
+@pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-10, 1e-12, 1e-14, 0.0])
+def test_a_start_beside_the_saddle_at_zero(data, engine, size):
+    model = clm.MixedLM.from_formula(FORMULA, data)
+    fit, expected = (model.fit(engine=engine, start=start) for start in ([size, size], None))
+    assert fit.converged
+    np.testing.assert_allclose(fit.theta, expected.theta, rtol=5e-4)
+    assert abs(fit.criterion - expected.criterion) < 1e-4

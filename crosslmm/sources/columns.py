@@ -175,8 +175,8 @@ def _joined(pieces: tuple[pd.Series, ...]) -> pd.Series:
             if piece.dtype.kind in "iu" and max(abs(int(piece.min())), int(piece.max())) > LARGEST_EXACT:
                 raise DataError(
                     f"the column {piece.name!r} holds integers beyond 2^53 in some batches and other numbers in "
-                    "others, beside which they could not be told apart; make it one type of integers in all batches (Int64 "
-                    "where values are missing), or text"
+                    "others, beside which they could not be told apart; make it one type of integers in all batches "
+                    "(Int64 where values are missing), or text"
                 )
     return joined
 
