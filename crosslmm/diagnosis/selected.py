@@ -116,16 +116,46 @@ class _CrossBlocks:
         k_e, _, n_levels = self.system.first.psi.shape
         q = equations.symbolic.rest.matrix.n_columns
         coupling = _matrices(equations.symbolic.blocks, self.system.templates[1:], (k_e, n_levels, q))
-        order = np.argsort(rows, kind="stable")
-        size = max(WORK_ENTRIES // max(q, 1), 1)
-        E = np.empty((k_e, *columns.shape))
-        for low in range(0, n_levels, size):
-            first, last = np.searchsorted(rows[order], [low, low + size])
-            some = order[first:last]
+        if isinstance(self.W, np.ndarray):
+            return _by_products(coupling, self.W, rows, columns)
+        return _by_visits(coupling, self.W, rows, columns)
+
+
+def _by_products(coupling: list[sparse.csr_array], W: FloatArray, rows: NDArray, columns: NDArray) -> FloatArray:
+    """Entries (rows, columns) of ``C T W`` for a dense W, from whole rows of the product."""
+    n_levels, q = coupling[0].shape
+    order = np.argsort(rows, kind="stable")
+    size = max(WORK_ENTRIES // max(q, 1), 1)
+    E = np.empty((len(coupling), *columns.shape))
+    for low in range(0, n_levels, size):
+        first, last = np.searchsorted(rows[order], [low, low + size])
+        some = order[first:last]
+        for a, matrix in enumerate(coupling):
+            product = matrix[low : low + size] @ W
+            E[a][:, some] = product[rows[some] - low, columns[:, some]]
+    return E
+
+
+def _by_visits(coupling: list[sparse.csr_array], W: sparse.csc_array, rows: NDArray, columns: NDArray) -> FloatArray:
+    """The same for a sparse W, whose entries are looked up for all columns that a level is coupled with."""
+    indptr, indices = coupling[0].indptr, coupling[0].indices
+    degree = np.diff(indptr)[rows].astype(np.int64)
+    ends = np.cumsum(degree)
+    E = np.empty((len(coupling), *columns.shape))
+    low = 0
+    while low < rows.size:
+        before = ends[low] - degree[low]
+        high = max(int(np.searchsorted(ends, before + WORK_ENTRIES, side="right")), low + 1)
+        some = slice(low, high)
+        starts = ends[some] - degree[some] - before
+        pair = np.repeat(np.arange(low, high), degree[some])
+        entry = indptr[rows[pair]] + np.arange(pair.size) - starts[pair - low]
+        for i, column in enumerate(columns):
+            found = _picked(W, indices[entry], column[pair])
             for a, matrix in enumerate(coupling):
-                product = matrix[low : low + size] @ self.W
-                E[a][:, some] = _picked(product, rows[some] - low, columns[:, some])
-        return E
+                E[a, i, some] = np.add.reduceat(matrix.data[entry] * found, starts)
+        low = high
+    return E
 
 
 def _matrices(
