@@ -173,12 +173,14 @@ class MixedLM(ModelMethods, Versioned):
         RankDeficiencyWarning
             Fixed-effects columns were dropped as combinations of others.
         """
+        crossed = is_column_list(groups, data)
+        groups = groups[0] if crossed and len(groups) == 1 else groups
         beside = Beside(groups, weights, offset, subset)
         if groups is None:
             if re_formula is not None or vc_formula is not None:
                 raise FormulaError("re_formula and vc_formula need groups=, the column or the labels of the groups")
             return cls._with_bars(formula, data, beside, missing, context, progress)
-        if is_column_list(groups, data):
+        if crossed and not isinstance(groups, str):
             if re_formula is not None or vc_formula is not None:
                 raise FormulaError(
                     "a list of columns in groups means crossed random intercepts; for more write bars: "

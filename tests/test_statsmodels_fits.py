@@ -281,6 +281,8 @@ def test_a_list_of_columns_means_crossed_intercepts(data):
     assert fit.llf == crossed.llf
     assert set(fit.random_effects) == {"g", "c"}
     assert list(fit.random_effects["c"].columns) == ["Intercept"]
+    one = clm.mixedlm("y ~ x", data, groups=["g"]).fit()
+    assert one.params.equals(clm.mixedlm("y ~ x", data, groups="g").fit().params)
 
 
 def test_groups_as_an_array_go_by_position(data):

@@ -258,6 +258,48 @@ def test_sets_of_random_effects(data):
         model.fit(free=clm.MixedLMParams.from_components(np.ones(2), chain))
 
 
+# --- what fits of bar formulas offer -----------------------------------------------------------------
+
+
+def test_the_other_methods_give_what_they_give_for_bars(data):
+    """The columns of the fixed part stand in another order, and must not be taken for each other."""
+    formula = "y ~ x * C(c) + z"
+    ours = clm.mixedlm(formula, data, groups="g", re_formula="~x").fit()
+    bars = clm.lmer(formula + " + (x | g)", data)
+    names = list(ours.fe_params.index)
+    assert names != list(bars.fe_params.index)
+    assert_allclose(ours.bse_fe, bars.bse_fe[names], rtol=1e-5)
+    for kind in (2, 3):
+        expected = bars.anova(type=kind)
+        assert_allclose(ours.anova(type=kind).loc[expected.index], expected, rtol=1e-4, atol=1e-12)
+    sequential = clm.lmer("y ~ C(c) + x + x:C(c) + z + (x | g)", data).anova(type=1)
+    assert_allclose(ours.anova(type=1).loc[["C(c)", "x"]], sequential.loc[["C(c)", "x"]], rtol=1e-4, atol=1e-12)
+    assert list(ours.anova(type=1).index) == ["C(c)", "x", "x:C(c)", "z"]
+    expected = bars.drop1()
+    assert_allclose(ours.drop1().loc[expected.index, "lrt"], expected["lrt"], rtol=1e-4)
+    assert ours.test("x = 1").p_value == pytest.approx(bars.test("x = 1").p_value, rel=1e-4)
+    assert_allclose(
+        ours.conf_int(method="profile", which=["x"]), bars.conf_int(method="profile", which=["x"]), rtol=1e-4
+    )
+    assert ours.ranova()["lrt"].iloc[-1] == pytest.approx(bars.ranova()["lrt"].iloc[-1], rel=1e-4)
+    new = data.iloc[:5]
+    options = {"interval": "prediction", "random_effects": True}
+    assert_allclose(ours.predict(new, **options), bars.predict(new, **options), rtol=1e-4)
+
+
+def test_predictions_after_covariances_were_held(data):
+    free = clm.MixedLMParams.from_components(np.ones(2), np.eye(2))
+    ours = clm.mixedlm("y ~ x", data, groups="g", re_formula="~x").fit(free=free)
+    bars = clm.lmer("y ~ x + (x || g)", data)
+    options = {"interval": "confidence", "random_effects": True}
+    assert_allclose(ours.predict(data.iloc[:5], **options), bars.predict(data.iloc[:5], **options), rtol=1e-4)
+
+
+def test_new_categories_are_refused(fit, data):
+    with pytest.raises(clm.DataError, match="categories that were not there"):
+        fit.predict(data.iloc[:2].assign(c="d"))
+
+
 # --- penalties, resampling, keeping -----------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from crosslmm.design.frame import settle
 from crosslmm.design.grouping import cross, encode
 from crosslmm.design.random import random_part
 from crosslmm.design.rows import Design, ModelRows
-from crosslmm.design.variables import column_uses, is_coded_column, used_columns
+from crosslmm.design.variables import coded_column, column_uses, used_columns
 from crosslmm.errors import DataError, ModelError
 from crosslmm.formula import MixedFormula, RandomTerm
 from crosslmm.formula.bars import term_text
@@ -103,17 +104,11 @@ class Encoding:
         used = covariates(settle(complete), *column_uses(part))
         pieces = [self.fixed, *(self.terms[t] for t in terms)]
         whats = [FIXED_PART, *(random_part(self.terms[t].text) for t in terms)]
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always", DataMismatchWarning)
-            made = materialize_again([piece.spec for piece in pieces], used, self.context)
-        for item in found:
-            if not issubclass(item.category, DataMismatchWarning):
-                warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
-        mismatches = [str(item.message) for item in found if issubclass(item.category, DataMismatchWarning)]
-        if mismatches:
-            for matrix in made:
-                check_categories(matrix.model_spec, used)
-            raise DataError(f"the rows do not serve the formula: {mismatches[0]}")  # categories that Python computes
+        for piece in pieces:
+            check_categories(piece.spec, used)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DataMismatchWarning)  # categories of values that Python computes
+            made = materialize_again([_copied(piece.spec) for piece in pieces], used, self.context)
         return [_checked(as_columns(*pair), piece) for *pair, piece in zip(made, whats, pieces, strict=True)]
 
     def codes(self, factor: int, complete: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -139,6 +134,12 @@ class Encoding:
         return where[found.codes], found.levels[unknown]
 
 
+def _copied(spec: ModelSpec) -> ModelSpec:
+    """The specification with a state of its own: formulaic writes into it, and rows may be refused after that."""
+    states = {"encoder_state": deepcopy(spec.encoder_state), "transform_state": deepcopy(spec.transform_state)}
+    return spec.update(**states)
+
+
 def _checked(made: Columns, piece: Encoded) -> FloatArray:
     """Columns that are used, once they are those of the fit."""
     if made.names != piece.names:
@@ -158,12 +159,13 @@ def check_categories(spec: ModelSpec, used: pd.DataFrame) -> None:
     DataError
         Names the piece of the formula and the categories.
     """
-    variables = {str(factor.expr): names for factor, names in spec.factor_variables.items()}
     for piece, (_, state) in spec.encoder_state.items():
-        columns = [str(name) for name in variables.get(piece, ()) if str(name) in used.columns]
-        if "categories" not in state or len(columns) != 1 or not is_coded_column(piece):
+        if "categories" not in state:
             continue
-        new = pd.Index(used[columns[0]].unique()).difference(pd.Index(state["categories"]), sort=False)
+        column = piece if piece in used.columns else coded_column(piece)
+        if column not in used.columns:
+            continue
+        new = pd.Index(used[column].unique()).difference(pd.Index(state["categories"]), sort=False)
         if len(new):
             raise DataError(
                 f"{piece!r} has categories that were not there when the model was fitted: {shown(new)} (it knows "
@@ -224,7 +226,7 @@ def encoding_of(design: ModelRows, formula: MixedFormula) -> Encoding:
 
 
 def _terms(layout: Layout, formula: MixedFormula, specs: Sequence[ModelSpec]) -> tuple[Encoded, ...]:
-    """Columns of the terms of a layout; a term of the formula can have become several, with some of its columns each."""
+    """Columns of the terms of a layout; one term of the formula can be several there, each with some of its columns."""
     labels = [_written(term.label, formula) for term in layout.terms]
     spec_of = dict(zip(dict.fromkeys(labels), specs, strict=True))
     return tuple(

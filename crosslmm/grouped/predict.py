@@ -9,7 +9,8 @@ import pandas as pd
 
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import DataError, ModelError
-from crosslmm.grouped.newdata import fixed_part, new_fixed, new_random
+from crosslmm.grouped.newdata import fixed_part, with_groups
+from crosslmm.predicting import Predicting
 
 if TYPE_CHECKING:
     from crosslmm.grouped.results import GroupedResults
@@ -32,12 +33,9 @@ def predict(fit: GroupedResults, exog: Any, *, transform: bool, random_effects: 
                 "random effects of new rows need a model from a formula, which says how rows become columns of theirs"
             )
         return _of_columns(fit.model, exog, fit.estimates.beta)
-    index, complete, X = new_fixed(fit.model, exog)
-    values = np.full(len(index), np.nan)
-    values[complete] = X @ fit.estimates.beta
-    if random_effects:
-        values = values + new_random(fit.model, fit.estimates.modes, exog, groups)
-    return pd.Series(values, index=index)
+    if not random_effects:
+        return Predicting.predict(fit, exog, random_effects=False)
+    return Predicting.predict(fit, with_groups(exog, written, groups), random_effects=True, new_levels="population")
 
 
 def _of_columns(model: MixedLM, exog: Any, beta: FloatArray) -> Any:

@@ -89,7 +89,11 @@ def hypotheses(structure: Structure, type: int) -> dict[str, FloatArray]:
 
 
 def _tested(structure: Structure) -> list[DesignTerm]:
-    return [term for term in structure.terms if term.name != INTERCEPT]
+    """Terms but the intercept, in the order of their columns (statsmodels' for a model written with groups)."""
+    terms = [term for term in structure.terms if term.name != INTERCEPT]
+    if np.all(np.diff(structure.kept) > 0):
+        return terms
+    return sorted(terms, key=lambda term: min(structure.kept_columns(term), default=structure.kept.size))
 
 
 def type_1(structure: Structure) -> dict[str, FloatArray]:
