@@ -173,7 +173,10 @@ class Predicting:
         chosen = choose(fit.estimates.layout, random_effects)
         predictor: Predictor = Predictor.of(fit.estimates, wanted, chosen, lambda: self._joint, generator(rng))
         whole = interval == PREDICTION
-        for rows in rows_of(fit.model, chosen, data, Beside(offset, weights), whole=whole, progress=progress):
+        batches = rows_of(
+            fit.model, chosen, data, Beside(offset, weights), whole=whole, new_levels=new_levels, progress=progress
+        )
+        for rows in batches:
             yield predictor.predict(rows)
 
     # --- random effects --------------------------------------------------------------------------

@@ -93,6 +93,14 @@ def is_coded_column(expression: str) -> bool:
     return isinstance(tree.body, ast.Name) or tree.body in [call for call, _ in _coded_calls(tree)]
 
 
+def coded_column(expression: str) -> str | None:
+    """The column that a piece of a formula is, or that it codes by ``C(column, ...)``; None for any other piece."""
+    tree, aliases = _python_tree(expression)
+    if isinstance(tree.body, ast.Name):
+        return aliases.get(tree.body.id, tree.body.id)
+    return next((aliases.get(name.id, name.id) for call, name in _coded_calls(tree) if call is tree.body), None)
+
+
 def named_calls(formula: MixedFormula) -> Iterator[tuple[ast.Call, str]]:
     """Calls of a function by a bare name, and the piece of the formula that each stands in."""
     for text in _texts(formula):

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec
 from formulaic.errors import DataMismatchWarning
+from formulaic.parser.types import Factor
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from crosslmm.covariance import FloatArray
 from crosslmm.design.covariates import covariates
@@ -152,14 +154,17 @@ def _checked(made: Columns, piece: Encoded) -> FloatArray:
 
 
 def check_categories(spec: ModelSpec, used: pd.DataFrame) -> None:
-    """Refuse rows with a category that the fit has not seen, where a piece of a formula is a column or ``C(column)``.
+    """Refuse text for a number, and a category that the fit has not seen where a piece is a column or ``C(column)``.
 
     Raises
     ------
     DataError
         Names the piece of the formula and the categories.
     """
-    for piece, (_, state) in spec.encoder_state.items():
+    for piece, (kind, state) in spec.encoder_state.items():
+        if kind is Factor.Kind.NUMERICAL and piece in used.columns and not is_numeric_dtype(used[piece].dtype):
+            held = shown(used[piece].unique())
+            raise DataError(f"{piece!r} was a number when the model was fitted, and here it holds {held}: convert it")
         if "categories" not in state:
             continue
         column = piece if piece in used.columns else coded_column(piece)

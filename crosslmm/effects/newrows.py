@@ -182,16 +182,10 @@ def check_known(layout: Layout, rows: NewRows) -> None:
     """
     for factor, new in zip(layout.factors, rows.new, strict=True):
         if len(new):
-            kinds = {type(value) for value in factor.levels[:1]} | {type(value) for value in new[:1]}
-            hint = (
-                f" They are {type(new[0]).__name__} here and {type(factor.levels[0]).__name__} in the fit: convert "
-                "the column."
-                if len(kinds) > 1
-                else ""
-            )
+            here, there = type(new[0]).__name__, type(factor.levels[0]).__name__
+            hint = f" They are {here} here and {there} in the fit: convert the column." if here != there else ""
             raise DataError(
-                f"{factor.name!r} has {len(new)} levels that were not there when the model was fitted: "
-                f"{shown(new)}.{hint} "
-                "Pass new_levels='population' to predict them without a random effect, or new_levels='sample' to "
-                "draw one"
+                f"{factor.name!r} has levels that were not there when the model was fitted ({len(new)}): {shown(new)}."
+                f"{hint} Pass new_levels='population' to predict them without a random effect, or "
+                "new_levels='sample' to draw one"
             )

@@ -12,8 +12,9 @@ import pandas as pd
 from crosslmm.design.rows import Progress, Rows
 from crosslmm.effects.covariance import Joint
 from crosslmm.effects.encoding import Encoding, encoding_of
-from crosslmm.effects.newrows import Beside, NewRows, new_rows
+from crosslmm.effects.newrows import Beside, NewRows, check_known, new_rows
 from crosslmm.effects.prediction import (
+    ERROR,
     PREDICTION,
     SAMPLE,
     Wanted,
@@ -70,13 +71,10 @@ class Predictor:
     def predict(self, rows: NewRows) -> pd.Series | pd.DataFrame:
         """Predictions of some rows."""
         wanted, fit = self.wanted, self.fit
-        values = point(fit, rows, wanted.new_levels, self.effects)
+        values = point(fit, rows, self.effects)
         if wanted.interval is None:
             return pd.Series(rows.spread(values), index=rows.index, name="fit")
-        if self.chosen.terms:
-            variance = mean_variance(self.joint(), rows, wanted.new_levels)
-        else:
-            variance = fixed_variance(fit, rows.X)
+        variance = mean_variance(self.joint(), rows) if self.chosen.terms else fixed_variance(fit, rows.X)
         if wanted.interval == PREDICTION:
             variance = variance + unknown_variance(fit, rows, wanted.new_levels)
         se = np.sqrt(np.maximum(variance, 0.0))
@@ -86,7 +84,14 @@ class Predictor:
 
 
 def rows_of(
-    model: MixedLM, chosen: Chosen, data: Any, beside: Beside, *, whole: bool, progress: Progress | None = None
+    model: MixedLM,
+    chosen: Chosen,
+    data: Any,
+    beside: Beside,
+    *,
+    whole: bool,
+    new_levels: str = ERROR,
+    progress: Progress | None = None,
 ) -> Iterator[NewRows]:
     """The rows of a table at once, those of a source, or of the model itself (``data=None``), in batches.
 
@@ -103,13 +108,21 @@ def rows_of(
     encoding = encoding_of(model.design, model.formula)
     source = find_source(data)
     if source is None:
-        yield new_rows(layout, encoding, chosen, data, beside, whole=whole)
+        rows = new_rows(layout, encoding, chosen, data, beside, whole=whole)
+        if new_levels == ERROR:
+            check_known(layout, rows)
+        yield rows
         return
     for what, value in (("offset", beside.offset), ("weights", beside.weights)):
         if value is not None and not isinstance(value, str):
             raise DataError(f"{what} must be the name of a column when rows come in batches")
     check_functions(model.formula, encoding.context)
-    yield from _source_rows(layout, encoding, chosen, source, beside, whole=whole, progress=progress)
+    batches = _source_rows(layout, encoding, chosen, source, beside, whole=whole, progress=progress)
+    for name, rows in batches:
+        if new_levels == ERROR:
+            with batch_errors(name):
+                check_known(layout, rows)
+        yield rows
 
 
 def own_rows(layout: Layout, chosen: Chosen, index: pd.Index, rows: Rows) -> NewRows:
@@ -139,7 +152,7 @@ def _source_rows(
     *,
     whole: bool,
     progress: Progress | None,
-) -> Iterator[NewRows]:
+) -> Iterator[tuple[str, NewRows]]:
     terms = tuple(range(len(layout.terms))) if whole else chosen.terms
     factors = [f for f in range(len(layout.factors)) if chosen.uses(layout, f)]
     present = source.columns()
@@ -152,7 +165,7 @@ def _source_rows(
     for batch in source.batches(wanted or present[:1], MOST_ROWS):
         with batch_errors(batch.name):
             rows = new_rows(layout, encoding, chosen, batch.table, beside, whole=whole)
-        yield rows
+        yield batch.name, rows
         done += len(rows.index)
         if progress is not None:
             progress(PREDICTING, done, total)

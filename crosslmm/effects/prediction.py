@@ -13,7 +13,7 @@ from scipy import special
 from crosslmm.blas import times
 from crosslmm.covariance import FloatArray
 from crosslmm.effects.covariance import Joint
-from crosslmm.effects.newrows import NewRows, check_known
+from crosslmm.effects.newrows import NewRows
 from crosslmm.effects.simulation import Effects
 from crosslmm.errors import ModelError
 from crosslmm.fit import Fit
@@ -60,16 +60,8 @@ class Wanted:
         return cls(str(new_levels), None if interval is None else str(interval), float(level))
 
 
-def known_rows(fit: Fit, rows: NewRows, new_levels: str) -> list[tuple[FloatArray, FloatArray, NDArray[np.int64]]]:
-    """Columns of the known levels, columns of the new ones and codes, per factor.
-
-    Raises
-    ------
-    DataError
-        There are new levels and ``new_levels="error"``.
-    """
-    if new_levels == ERROR:
-        check_known(fit.layout, rows)
+def known_rows(fit: Fit, rows: NewRows) -> list[tuple[FloatArray, FloatArray, NDArray[np.int64]]]:
+    """Columns of the known levels, columns of the new ones and codes, per factor."""
     parts = []
     for factor, Z, codes, new in zip(fit.layout.factors, rows.Z, rows.codes, rows.new, strict=True):
         known = codes < factor.n_levels
@@ -80,21 +72,20 @@ def known_rows(fit: Fit, rows: NewRows, new_levels: str) -> list[tuple[FloatArra
     return parts
 
 
-def point(fit: Fit, rows: NewRows, new_levels: str, effects: Effects | None = None) -> FloatArray:
+def point(fit: Fit, rows: NewRows, effects: Effects | None = None) -> FloatArray:
     """``offset + X beta + Z b`` of the complete rows; shape (m,).
 
     Parameters
     ----------
     fit : Fit
     rows : NewRows
-    new_levels : {"error", "population", "sample"}
     effects : Effects, optional
-        Draws the effects of new levels.
+        Draws the effects of new levels; they are 0 without it.
     """
     values = times(rows.X, fit.beta[:, None])[:, 0]
     if rows.offset is not None:
         values = values + rows.offset
-    parts = known_rows(fit, rows, new_levels)
+    parts = known_rows(fit, rows)
     for f, (Z, Z_new, codes) in enumerate(parts):
         for j in range(Z.shape[1]):
             if Z[:, j].any():
@@ -104,9 +95,9 @@ def point(fit: Fit, rows: NewRows, new_levels: str, effects: Effects | None = No
     return values
 
 
-def mean_variance(joint: Joint, rows: NewRows, new_levels: str) -> FloatArray:
+def mean_variance(joint: Joint, rows: NewRows) -> FloatArray:
     """Variance of ``x' beta_hat + z' b_hat`` as an estimate of ``x' beta + z' b``, known levels only; shape (m,)."""
-    parts = known_rows(joint.fit, rows, new_levels)
+    parts = known_rows(joint.fit, rows)
     used = [f for f, (Z, _, _) in enumerate(parts) if Z.any()]
     contrast = times(rows.X, joint.root)
     for f in used:
@@ -168,7 +159,7 @@ def unknown_variance(fit: Fit, rows: NewRows, new_levels: str) -> FloatArray:
     """Variance of the random effects that the prediction sets to 0, and of the residual; shape (m,)."""
     residual = np.full(rows.X.shape[0], fit.sigma**2)
     variance = residual if rows.weights is None else residual / rows.weights
-    parts = known_rows(fit, rows, new_levels)
+    parts = known_rows(fit, rows)
     for f, (_, Z_new, _) in enumerate(parts):
         for Z in [rows.Z_out[f], *([] if new_levels == SAMPLE else [Z_new])]:
             variance = variance + np.einsum("ni,ij,nj->n", Z, fit.covariances[f], Z, optimize=True)

@@ -15,10 +15,10 @@ from crosslmm.design.build import build_design, check_options
 from crosslmm.design.frame import column_names, read_frame
 from crosslmm.design.rows import Design
 from crosslmm.design.variables import used_columns
-from crosslmm.effects.newrows import Beside, NewRows, check_known
+from crosslmm.effects.newrows import Beside, NewRows
 from crosslmm.effects.numbers import count, generator, named_values
 from crosslmm.effects.predicted import own_rows, rows_of
-from crosslmm.effects.prediction import ERROR, POPULATION, Wanted
+from crosslmm.effects.prediction import POPULATION, SAMPLE, Wanted
 from crosslmm.effects.selection import choose
 from crosslmm.effects.simulation import FITTED, Effects, Truth, check_effects, simulated
 from crosslmm.errors import FormulaError, ModelError
@@ -41,18 +41,15 @@ def simulate_fit(
     draws = generator(rng)
     truth = Truth.of(estimates)
     effects = Effects.fitted(estimates, times, draws) if fitted else Effects.fresh(truth, times, draws)
-    batches = rows_of(fit.model, choose(estimates.layout, True), data, beside, whole=True)
-    if fitted:
-        batches = (_with_known(truth, rows, levels) for rows in batches)
+    refused = levels if fitted else SAMPLE  # new effects are drawn for any level
+    batches = rows_of(fit.model, choose(estimates.layout, True), data, beside, whole=True, new_levels=refused)
+    if fitted and levels == POPULATION:
+        batches = (_without_new(truth, rows) for rows in batches)
     return simulated(truth, effects, batches, estimates.n if data is None else None)
 
 
-def _with_known(truth: Truth, rows: NewRows, new_levels: str) -> NewRows:
-    """The rows with what is to be done of new levels."""
-    if new_levels == ERROR:
-        check_known(truth.layout, rows)
-    if new_levels != POPULATION:
-        return rows
+def _without_new(truth: Truth, rows: NewRows) -> NewRows:
+    """The rows without the random effects of new levels."""
     known = [codes < factor.n_levels for codes, factor in zip(rows.codes, truth.layout.factors, strict=True)]
     return replace(
         rows,
