@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +230,15 @@ def test_quantile_ranks_keep_both_ends():
     assert len(ranks) <= rows.MOST_QUANTILES
     assert set(range(rows.WHOLE_ENDS)) <= set(ranks) and 999_999 in ranks
     assert (np.diff(ranks) > 0).all()
+
+
+@pytest.mark.slow
+def test_the_page_draws_its_pictures(tmp_path):
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    draw = runpy.run_path(str(docs / "draw.py"))["draw"]
+    saved = draw(docs / "diagnose.md", tmp_path)
+    kept = sorted((docs / "pictures").glob("*.png"))
+    assert len(saved) == 5
+    assert {path.name for path in saved} <= {path.name for path in kept}
+    for path in saved:
+        assert plt.imread(path).std() > 0.05  # not blank
