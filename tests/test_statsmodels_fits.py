@@ -260,6 +260,16 @@ def test_bars_and_groups_are_one_model(data):
     assert components.n_groups == nested.n_groups
 
 
+def test_cross_products_of_a_model_with_groups(data):
+    model = clm.mixedlm("y ~ x + C(c)", data, groups="g", re_formula="~x", vc_formula={"c": "0 + C(c)"})
+    bars = clm.MixedLM.from_crossproducts(model.crossproducts)
+    assert bars.formula.source == "y ~ x + C(c) + (1 + x | g) + (1 | g:c)"
+    assert bars.fit().llf == model.fit().llf
+    unstated = clm.mixedlm("y ~ x", data, groups="g", vc_formula={"two": "0 + x + z"})
+    with pytest.raises(clm.ModelError, match="hold no formula"):
+        clm.MixedLM.from_crossproducts(unstated.crossproducts)
+
+
 def test_one_artificial_group_is_the_crossed_model(data):
     data = data.assign(y=data["y"] + data["c"].map({"a": -2.0, "b": 0.0, "c": 1.5}))
     ones = np.ones(len(data))
@@ -283,6 +293,19 @@ def test_a_list_of_columns_means_crossed_intercepts(data):
     assert list(fit.random_effects["c"].columns) == ["Intercept"]
     one = clm.mixedlm("y ~ x", data, groups=["g"]).fit()
     assert one.params.equals(clm.mixedlm("y ~ x", data, groups="g").fit().params)
+
+
+def test_the_iterative_engine_serves_the_artificial_group():
+    rng = np.random.default_rng(8)
+    n = 3000
+    frame = pd.DataFrame({"a": rng.integers(0, 150, n), "b": rng.integers(0, 80, n), "x": rng.normal(size=n)})
+    frame["y"] = frame["x"] + rng.normal(size=150)[frame["a"]] + rng.normal(size=80)[frame["b"]] + rng.normal(size=n)
+    model = clm.mixedlm("y ~ x", frame, groups=np.ones(n), vc_formula={"a": "0 + C(a)", "b": "0 + C(b)"})
+    exact, sampled = model.fit(), model.fit(engine="iterative")
+    assert sampled.estimates.sampling is not None
+    assert_allclose(sampled.params, exact.params, rtol=0.02)
+    assert_allclose(sampled.bse, exact.bse, rtol=0.05)
+    assert_allclose(sampled.random_effects[1], exact.random_effects[1], atol=0.02)
 
 
 def test_groups_as_an_array_go_by_position(data):

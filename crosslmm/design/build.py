@@ -137,7 +137,7 @@ def layout_of(
         factors=arrangement.factors,
         terms=arrangement.terms,
         standardization=standardization,
-        formula=formula.source,
+        formula=formula.source if formula.in_bars else "",
         weighted=weighted,
         offset=offset,
     )

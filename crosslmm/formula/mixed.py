@@ -82,6 +82,11 @@ class MixedFormula:
     random: tuple[RandomTerm, ...]
     groups: GroupPart | None = None
 
+    @property
+    def in_bars(self) -> bool:
+        """Whether `source` states the whole model; bars do not state one variance for several columns."""
+        return all(term.text.startswith("(") for term in self.random)
+
 
 def parse(formula: str) -> MixedFormula:
     """Read an lme4 formula.

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.grouped.likelihood import Likelihood, covariance_hessian
-from crosslmm.grouped.parameters import Point
+from crosslmm.grouped.parameters import Point, Space
+from crosslmm.precision import NEARBY, Spread
 
 SINGULAR = 1e-8
 """Eigenvalue of the correlations of random effects below which their covariance counts as singular (theta**2 units)."""
@@ -37,6 +38,30 @@ def parameter_covariance(likelihood: Likelihood, point: Point, held: NDArray[np.
         scaled = information / np.outer(unit, unit)
         if np.all(np.isfinite(scaled)) and np.linalg.eigvalsh(scaled)[0] > 0.0:
             result[index] = np.linalg.inv(scaled) / np.outer(unit, unit)
+    return result
+
+
+def sampled_covariance(spread: Spread, space: Space, point: Point, held: NDArray[np.bool_]) -> FloatArray:
+    """The same of a fit whose traces were sampled, by the average information and the delta method; shape (m, m).
+
+    Parameters
+    ----------
+    spread : Spread
+        Points around the estimates.
+    space : Space
+    point, held
+        See `parameter_covariance`.
+    """
+
+    def ratios(theta: FloatArray) -> FloatArray:
+        cov, vcomp = space.covariances(theta)
+        return np.concatenate([cov[np.tril_indices(len(cov))], vcomp])
+
+    up, down = (np.array([ratios(theta) for theta in side]) for side in spread.theta)
+    slopes = ((up - down) / (2.0 * NEARBY)).reshape(-1, held.size)
+    result = slopes.T @ slopes
+    outside = ~held & ~_inside(point)
+    result[outside] = result[:, outside] = np.nan
     return result
 
 

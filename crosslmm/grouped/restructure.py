@@ -67,7 +67,7 @@ def _layout(layout: Layout, text: str, sets: Sets, xp: CrossProducts) -> Layout:
             start = terms[-1].theta_slice.stop if terms else 0
             terms.append(replace(part, theta_start=start))
     standardization = replace(layout.standardization, z_bases=tuple(bases))
-    return replace(layout, terms=tuple(terms), standardization=standardization)
+    return replace(layout, terms=tuple(terms), standardization=standardization, formula="")
 
 
 def _basis(basis: FloatArray, term: Term, sets: Sets, xp: CrossProducts) -> FloatArray:

@@ -15,7 +15,7 @@ from crosslmm.covariance import FloatArray
 from crosslmm.errors import ModelError
 from crosslmm.grouped import effects
 from crosslmm.grouped.inference import Inference
-from crosslmm.grouped.information import held_covariances, parameter_covariance
+from crosslmm.grouped.information import held_covariances, parameter_covariance, sampled_covariance
 from crosslmm.grouped.keeping import Keeping
 from crosslmm.grouped.parameters import MixedLMParams, Point, Space
 from crosslmm.grouped.predict import predict
@@ -184,9 +184,13 @@ class GroupedResults(Inference, Keeping, MixedLMResults):
         result[:p, :p] = self.estimates.beta_cov
         space = self._space
         sets = tuple(tuple(space.re_columns.index(j) for j in term.columns) for term in space.re)
-        likelihood = self.model._likelihood(self.reml, self.estimates.plan.engine)
         held = held_covariances(sets, space.k_re, space.k_vc)
-        result[p:, p:] = parameter_covariance(likelihood, self._point, held)
+        sampling = self.estimates.sampling
+        if sampling is None:
+            likelihood = self.model._likelihood(self.reml, self.estimates.plan.engine)
+            result[p:, p:] = parameter_covariance(likelihood, self._point, held)
+        else:
+            result[p:, p:] = sampled_covariance(sampling.statistical, space, self._point, held)
         return result
 
     # --- numbers ---------------------------------------------------------------------------------
