@@ -144,7 +144,11 @@ def test_rows_in_batches_give_the_same():
     ("arguments", "error", "message"),
     [
         ({"groups": "school"}, ModelError, "no grouping factor of this model .it has 'Subject'"),
-        ({"groups": "Subject", "levels": ["999"]}, ModelError, "'999', which is no level of Subject"),
+        (
+            {"groups": "Subject", "levels": ["999"]},
+            ModelError,
+            "'999', which is no level of Subject; they are as '308'",
+        ),
         ({"groups": "Subject", "method": "jackknife"}, ModelError, "expected one of"),
         ({"method": "refit"}, ModelError, "theta held"),
         ({"groups": [1, 2, 3]}, DataError, "one label for each of the 180 rows"),

@@ -46,6 +46,21 @@ def test_r2_of_sleepstudy_is_what_is_published(sleepstudy):
     assert round(sleepstudy.icc().loc["all", "icc"], 3) == 0.722
 
 
+def test_r2_needs_no_rows_where_cross_products_say_it():
+    far = frame().assign(x=lambda d: d["x"] + 1e6)
+    whole = clm.lmer("y ~ x + (1 + z | a) + (0 + o | a)", far)
+    parts = clm.MixedLM.from_crossproducts(clm.accumulate("y ~ x + (1 + z | a) + (0 + o | a)", far)).fit()
+    fixed, random, _ = by_rows(whole)
+    assert parts.r2().fixed == pytest.approx(fixed, rel=1e-6)
+    assert parts.r2().random.sum() == pytest.approx(random, rel=1e-6)
+    np.testing.assert_allclose(parts.icc(), whole.icc(), rtol=1e-6)
+    weighted = clm.MixedLM.from_crossproducts(clm.accumulate("y ~ x + (1 | a)", frame(), weights="w")).fit()
+    with pytest.raises(ModelError, match="has no rows"):
+        weighted.r2()
+    plain = clm.lmer("y ~ 0 + x + (1 | a)", frame())  # no intercept: by the rows
+    assert plain.r2().fixed == pytest.approx(by_rows(plain)[0])
+
+
 def test_r2_over_batches(monkeypatch):
     fit = clm.lmer(CASES["weights and offset"].formula, frame(), **CASES["weights and offset"].options)
     whole = fit.r2()

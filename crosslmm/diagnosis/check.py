@@ -153,8 +153,7 @@ def _dropped(fit: MixedLMResults) -> Iterator[Finding]:
 
 
 def _levels(fit: MixedLMResults) -> Iterator[Finding]:
-    xp = fit.model.crossproducts
-    for factor, D in zip(fit.estimates.layout.factors, xp.diagonal, strict=True):
+    for factor in fit.estimates.layout.factors:
         if factor.n_levels < FEW_LEVELS:
             yield Finding(
                 NOTE,
@@ -163,7 +162,7 @@ def _levels(fit: MixedLMResults) -> Iterator[Finding]:
                 "and normal intervals of fixed effects are too narrow. Consider a fixed effect, or "
                 "ddf='kenward-roger'.",
             )
-        elif factor.n_levels > LONELY * fit.nobs and D.shape[0] == 1:
+        elif factor.n_levels > LONELY * fit.nobs and factor.size == 1:
             yield Finding(
                 NOTE,
                 "hardly repeated",

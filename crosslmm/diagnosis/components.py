@@ -17,6 +17,8 @@ from crosslmm.layout import Layout
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
 
+INTERCEPT = "Intercept"
+
 
 @dataclass(frozen=True)
 class R2:
@@ -59,13 +61,38 @@ class Means:
 
 
 def row_means(fit: MixedLMResults) -> Means:
-    """One pass over the rows.
+    """From the cross-products where they say it: rows without weights, an intercept; else by a pass over the rows.
 
     Raises
     ------
     ModelError
-        The model has no rows.
+        The model has no rows, and they are needed.
     """
+    layout = fit.estimates.layout
+    if layout.weighted or INTERCEPT not in layout.fixed:
+        return _by_rows(fit)
+    return _by_products(fit)
+
+
+def _by_products(fit: MixedLMResults) -> Means:
+    """`row_means` from sums of the products of standardised columns."""
+    xp, n = fit.model.crossproducts, fit.nobs
+    layout, standard = xp.layout, xp.layout.standardization
+    p = layout.n_fixed
+    ones, line = np.linalg.solve(
+        standard.x_basis, np.column_stack([np.eye(p)[layout.fixed.index(INTERCEPT)], fit.estimates.beta])
+    ).T
+    F = xp.fixed[:p, :p]
+    line = line - (ones @ F @ line / n) * ones
+    squares = []
+    for D, U in zip(xp.diagonal, standard.z_bases, strict=True):
+        to_raw = np.linalg.inv(U)
+        squares.append(to_raw.T @ D.sum(axis=2) @ to_raw / n)
+    return Means(float(line @ F @ line / (n - 1)), tuple(squares), 1.0)
+
+
+def _by_rows(fit: MixedLMResults) -> Means:
+    """`row_means` by one pass over the rows."""
     layout, n = fit.estimates.layout, fit.nobs
     squares = [np.zeros((factor.size, factor.size)) for factor in layout.factors]
     moments: list[tuple[int, float, float]] = []
@@ -102,7 +129,7 @@ def r2(fit: MixedLMResults) -> R2:
     Raises
     ------
     ModelError
-        The model has no rows.
+        The model has no rows, and prior weights or no intercept.
     """
     estimates, means = fit.estimates, row_means(fit)
     random = random_variances(estimates.layout, estimates.theta, estimates.sigma, means.squares)
@@ -141,7 +168,7 @@ def icc(fit: MixedLMResults, level: float = 0.95) -> pd.DataFrame:
     Raises
     ------
     ModelError
-        The level is none, or the model has no rows.
+        The level is none; or the model has no rows, and prior weights or no intercept.
     """
     if not 0.0 < level < 1.0:
         raise ModelError(f"level={level!r}: expected a number between 0 and 1, such as 0.95")

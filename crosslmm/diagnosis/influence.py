@@ -125,7 +125,7 @@ def _wanted(labels: pd.Index, levels: Sequence[Any] | None, name: str) -> np.nda
     places = labels.get_indexer(pd.Index(list(levels)))
     if (places < 0).any():
         missing = list(levels)[int(np.flatnonzero(places < 0)[0])]
-        raise ModelError(f"levels holds {missing!r}, which is no level of {name}")
+        raise ModelError(f"levels holds {missing!r}, which is no level of {name}; they are as {labels[0]!r}")
     return places
 
 

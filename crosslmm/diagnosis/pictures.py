@@ -160,6 +160,8 @@ class Plots:
     def trace(self, *, ax: Axes | None = None) -> Axes:
         """How far above its minimum the criterion was at every evaluation."""
         steps = self.fit.estimates.iterations
+        if not steps:
+            raise ModelError("this fit has no record of its search: it was read from its numbers alone")
         return curves.convergence_trace(
             np.array([step.criterion for step in steps]),
             np.array([step.accepted for step in steps]),
