@@ -139,7 +139,7 @@ TASKS = {
             INTERACTION,
             "insteval",
             'fit.coef_table(ddf="satterthwaite")',
-            calls=2,
+            calls=1,
         ),
         Task(
             "kenward_roger",

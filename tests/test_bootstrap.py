@@ -368,3 +368,29 @@ def test_names_and_values_of_parameters(fits):
     )[0]
     want = fit.varcorr["sdcor"].to_numpy()
     np.testing.assert_allclose(values[[0, 2, 1, 3]], want, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ("Reaction ~ 1 + (Days | Subject)", "Reaction ~ Days + (Days | Subject)"),
+        ("Reaction ~ Days + (1 | Subject)", "Reaction ~ Days + (Days | Subject)"),
+    ],
+)
+def test_the_size_of_the_likelihood_ratio_test(small, large):
+    """300 responses drawn from the smaller fit, 199 draws each; results in docs/bootstrap.md."""
+    data = clm.datasets.load_sleepstudy()
+    fits = [clm.lmer(formula, data, reml=False) for formula in (small, large)]
+    y = rows_drawn(fits[0], 300)
+    p_values, plain, mixture = [], [], []
+    for r, response in enumerate(y):
+        again = [clm.lmer(formula, data.assign(Reaction=response), reml=False) for formula in (small, large)]
+        test = again[1].bootstrap_test(again[0], 199, rng=r)
+        p_values.append(test.p_value)
+        plain.append(test.p_chi_squared)
+        if "(1 |" in small:
+            mixture.append(clm.compare(*again, boundary="mixture")["p_value"].iloc[1])
+    sizes = {name: float(np.mean(np.array(p) <= 0.05)) for name, p in [("simulation", p_values), ("chi2", plain)]}
+    print(small, large, sizes, "mixture", np.mean(np.array(mixture) <= 0.05) if mixture else "")
+    assert abs(sizes["simulation"] - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 300)

@@ -132,6 +132,19 @@ def test_a_correlation_without_a_variance_is_not_known():
     assert (interval[0] <= interval[1]).all() and (interval.drop("sigma")[0].iloc[0]) == 0.0
 
 
+def test_a_bound_just_inside_the_limit_is_found(reference_fit):
+    """The level at which the upper bound of a correlation comes to lie between 0.9999 and 1."""
+    fit = reference_fit("dietox_slope_ml")
+    name = "cor_Time.Intercept|Pig"
+    limit = fit.profile([name]).ready[0]
+    at_one = limit.constrained.problem(1.0)
+    top = optimize.minimize(lambda x: at_one.value(np.abs(x)).criterion, limit.constrained.start, method="Nelder-Mead")
+    zeta = np.sqrt(top.fun - fit.criterion)
+    inside = fit.conf_int(2 * stats.norm.sf(0.9999 * zeta), method="profile", which=[name])
+    outside = fit.conf_int(2 * stats.norm.sf(1.0001 * zeta), method="profile", which=[name])
+    assert 0.99 < inside[1].iloc[0] < 1.0 and outside[1].iloc[0] == 1.0
+
+
 def test_levels_nest_and_other_levels_are_found_later(reference_fit):
     profile = reference_fit("sleepstudy_slope_ml").profile()
     narrow, middle, wide = (profile.conf_int(alpha) for alpha in (0.5, 0.05, 0.005))
@@ -174,3 +187,25 @@ def test_what_is_refused(reference_fit):
     sampled = fit.model.fit(reml=False, engine="iterative")
     with pytest.raises(clm.ModelError, match="direct engine"):
         sampled.profile()
+
+
+@pytest.mark.slow
+def test_coverage_of_profile_and_wald_intervals():
+    """400 responses drawn from the fit of sleepstudy by ML; results in docs/profile.md."""
+    from crosslmm.inference.bootstrap import one_response, truth_of
+    from crosslmm.inference.replicates import seeds
+    from crosslmm.inference.simulate import draw, simulator
+    from crosslmm.inference.wald import estimates_of
+
+    fit = clm.lmer("Reaction ~ Days + (Days | Subject)", load_data("sleepstudy"), reml=False)
+    xp, true = fit.model.crossproducts, estimates_of(fit)
+    y = draw(simulator(xp, truth_of(fit.estimates, xp.layout)), [np.random.default_rng(s) for s in seeds(1, 400)])
+    inside: dict[str, list[pd.Series]] = {"profile": [], "wald": []}
+    for r in range(y.size):
+        again = clm.MixedLM.from_crossproducts(one_response(xp, y, r)).fit(reml=False)
+        for method, rows in inside.items():
+            interval = again.conf_int(method=method, which="all")
+            rows.append((interval[0] <= true) & (true <= interval[1]))
+    coverage = pd.DataFrame({method: pd.concat(rows, axis=1).mean(axis=1) for method, rows in inside.items()})
+    print(coverage)
+    assert coverage["profile"].between(0.90, 0.985).all()

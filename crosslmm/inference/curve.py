@@ -106,6 +106,8 @@ class Profiled:
         A guess of the standard error, in the scale of `forward`.
     sigma : float
         Residual standard deviation of the ML fit.
+    plain : bool
+        Whether values are taken as they are, as has to be where the limit is a point to interpolate from.
     """
 
     model: ModelAt
@@ -115,6 +117,7 @@ class Profiled:
     deviance: float
     step: float
     sigma: float
+    plain: bool = False
 
     @property
     def lower(self) -> float:
@@ -131,21 +134,25 @@ class Profiled:
         """Whether the estimate lies off both limits."""
         return self.lower < self.estimate < self.upper
 
+    @property
+    def _as_it_is(self) -> bool:
+        return self.plain or self.parameter.kind == FIXED or not self.inside
+
     def forward(self, value: float) -> float:
         """The scale in which the curve is nearly straight."""
-        if self.parameter.kind == FIXED or not self.inside:
+        if self._as_it_is:
             return value
         return float(np.arctanh(value) if self.parameter.kind == CORRELATION else np.log(value))
 
     def back(self, scaled: float) -> float:
         """The value again."""
-        if self.parameter.kind == FIXED or not self.inside:
+        if self._as_it_is:
             return min(max(scaled, self.lower), self.upper)
         return float(np.tanh(scaled) if self.parameter.kind == CORRELATION else np.exp(scaled))
 
     def rate(self, value: float) -> float:
         """Derivative of `forward`."""
-        if self.parameter.kind == FIXED or not self.inside:
+        if self._as_it_is:
             return 1.0
         return 1.0 / (1.0 - value**2) if self.parameter.kind == CORRELATION else 1.0 / value
 
@@ -183,7 +190,8 @@ def reach(of: Profiled, points: list[Point], goal: float, accuracy: float = EXAC
         ends = next((p for p in points if p.x is None and np.sign(p.value - of.estimate) == side), None)
         if found is not None or (ends is not None and abs(ends.zeta) <= abs(goal)):
             return points, found or ends  # type: ignore[return-value]
-        value = of.back(_predict(of, points, goal))
+        scaled = of if ends is None else replace(of, plain=True)
+        value = scaled.back(_predict(scaled, points, goal))
         if ends is None and _near(of, value, limit):
             points.append(Point(limit, side * _root(_deviance_at_limit(of, limit) - of.deviance), None))
             continue
@@ -205,7 +213,7 @@ def _predict(of: Profiled, points: Sequence[Point], goal: float) -> float:
     """Where zeta will be `goal`, in the scale of `Profiled.forward`."""
     side = np.sign(goal)
     start = of.forward(of.estimate)
-    known = [(of.forward(p.value), p.zeta) for p in points if p.x is not None]
+    known = [(of.forward(p.value), p.zeta) for p in points if p.x is not None or of.plain]
     mine = [(t, z) for t, z in known if side * (t - start) > 0.0]
     if not mine:
         return float(start + side * of.step)
@@ -230,7 +238,7 @@ def _inverse(of: Profiled, points: Sequence[Point], goal: float) -> float:
     Newton's divided differences; a point with a slope counts twice.
     """
     nearest: list[Point] = []
-    for p in sorted((p for p in points if p.x is not None), key=lambda p: abs(p.zeta - goal)):
+    for p in sorted((p for p in points if p.x is not None or of.plain), key=lambda p: abs(p.zeta - goal)):
         if all(abs(p.zeta - q.zeta) > APART for q in nearest) and len(nearest) < NEIGHBOURS:
             nearest.append(p)
     nodes = [p for p in nearest for _ in range(1 if np.isnan(p.slope) else 2)]
@@ -259,7 +267,7 @@ def _solve(of: Profiled, points: Sequence[Point], value: float) -> Point:
         raise NumericalError(f"the profile of {of.parameter.name!r} stopped at {value:.6g}: {optimum.message}")
     zeta = float(np.sign(value - of.estimate) * _root(optimum.value.criterion - of.deviance))
     slope = 0.5 * of.constrained.slope(optimum.value, value) / zeta if abs(zeta) > FLAT else np.nan
-    return Point(value, zeta, optimum.theta, slope)
+    return Point(value, zeta, optimum.theta, slope if slope * of.step > FLAT * of.rate(value) else np.nan)
 
 
 def _root(difference: float) -> float:

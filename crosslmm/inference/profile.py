@@ -14,9 +14,9 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.direct import DirectEquations, prepare
 from crosslmm.engine.plan import DirectEngine
-from crosslmm.errors import ModelError
+from crosslmm.errors import ConvergenceWarning, ModelError, NumericalError, warn
 from crosslmm.inference.constrained import model_at
-from crosslmm.inference.curve import Curve, Point, Profiled, profiled, reach
+from crosslmm.inference.curve import EXACT, Curve, Point, Profiled, profiled, reach
 from crosslmm.inference.likelihood_ratio import by_ml
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter, chosen, parameter_values, parameters
 
@@ -29,6 +29,9 @@ OUTERMOST = 2.6
 
 ROUGHLY = 0.4
 """Error of zeta that is allowed where a curve only has to go on."""
+
+COINCIDE = 0.01
+"""Difference of zeta below which two points say the same."""
 
 FIRST = 1.0
 """Zeta of the first point on either side, nearly: with both, a bound is met by two more."""
@@ -54,7 +57,8 @@ class Profile:
     def conf_int(self, alpha: float = ALPHA) -> pd.DataFrame:
         """Intervals of all parameters that were profiled, their bounds found to a millionth of a standard error.
 
-        A bound that the likelihood does not reach is the limit of the parameter: 0, -1 or 1.
+        A bound that the likelihood does not reach is the limit of the parameter: 0, -1 or 1. One that could not be
+        found is nan.
 
         Parameters
         ----------
@@ -113,6 +117,11 @@ def profile(
     ------
     ModelError
         The fit is by the iterative engine, whose deviance is known up to sampling only, or has not converged.
+
+    Warns
+    -----
+    ConvergenceWarning
+        A part of a curve could not be found.
     """
     best = by_ml(fit)
     estimates = best.estimates
@@ -157,24 +166,34 @@ def _guess(parameter: Parameter, estimate: float, fit: Fit) -> float:
 
 
 def _trace(of: Profiled, goal: float, outermost: float) -> Curve:
-    """Points on both sides, the bounds among them."""
+    """Points on both sides, the bounds among them; as far as they can be found."""
     if np.isnan(of.estimate):
         return Curve(of.parameter, of.estimate, ())
     points = [of.own_point()]
+    steps = [(side * FIRST, 0.9 * FIRST) for side in (-1.0, 1.0)]
     for side in (-1.0, 1.0):
-        points, _ = reach(of, points, side * FIRST, 0.9 * FIRST)
-    for side in (-1.0, 1.0):
-        points, last = reach(of, points, side * goal)
-        if abs(last.zeta) >= goal - ROUGHLY and abs(last.zeta) < outermost - ROUGHLY and last.x is not None:
-            points, _ = reach(of, points, side * outermost, ROUGHLY)
+        steps += [(side * goal, EXACT), (side * max(outermost, goal), ROUGHLY)]
+    for target, accuracy in steps:
+        try:
+            points, _ = reach(of, points, target, accuracy)
+        except NumericalError as error:
+            warn(f"{error}; its curve ends before, and what it does not reach is nan", ConvergenceWarning)
     return Curve(of.parameter, of.estimate, _sorted(points))
 
 
 def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
-    return tuple(sorted({p.value: p for p in points}.values(), key=lambda p: p.value))
+    """Points by value; of those that all but coincide the one that was found last, which is the most exact."""
+    kept: list[Point] = []
+    for p in [points[0], *reversed(points[1:])]:
+        if all(abs(p.zeta - q.zeta) > COINCIDE for q in kept):
+            kept.append(p)
+    return tuple(sorted(kept, key=lambda p: p.value))
 
 
 def _bound(of: Profiled, curve: Curve, goal: float) -> float:
     if np.isnan(of.estimate):
         return float(np.sign(goal))
-    return reach(of, list(curve.points), goal)[1].value
+    try:
+        return reach(of, list(curve.points), goal)[1].value
+    except NumericalError:
+        return np.nan
