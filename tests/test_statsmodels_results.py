@@ -413,4 +413,4 @@ def test_report_says_what_else_must_be_known():
     assert "Singular fit: the correlation of Intercept and edu" in " ".join(fit.summary().extra_txt)
     missing = classroom.assign(edu=classroom["edu"].where(classroom.index != 4))
     fit = clm.mixedlm("score ~ edu", missing, groups="classroom", missing="drop").fit()
-    assert "1 rows were left out" in fit.summary().as_text()
+    assert "1 row was left out" in fit.summary().as_text()

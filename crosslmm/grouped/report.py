@@ -35,7 +35,8 @@ def summary_of(
     tables = _facts(fit, yname), _coefficients(fit, names, alpha)
     notes = tuple(statements(fit.estimates))
     if fit.n_dropped:
-        notes += (f"{fit.n_dropped:,} rows were left out because of a missing value.",)
+        rows = "1 row was" if fit.n_dropped == 1 else f"{fit.n_dropped:,} rows were"
+        notes += (f"{rows} left out because of a missing value.",)
     return GroupedSummary(tables, TITLE if title is None else title, notes)
 
 
