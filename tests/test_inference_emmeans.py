@@ -10,6 +10,7 @@ from scipy import stats
 
 import crosslmm as clm
 from crosslmm.inference.adjust import range_quantile
+from crosslmm.inference.dunnett import dunnett_quantile, spread, tail
 
 FORMULA = "a * b + C(c, contr.sum) * np.log(x) + b:z"
 
@@ -141,6 +142,61 @@ def test_tukey_is_the_test_of_tukey():
     np.testing.assert_allclose(ours["p_value"], expected, rtol=1e-6)
 
 
+# Dunnett (1964, Biometrics 20, 482-491), table II: two-sided 5% points for equal groups, by contrasts and degrees.
+POINTS_OF_DUNNETT = [(2, 10, 2.57), (3, 10, 2.76), (2, 20, 2.38), (3, 20, 2.54), (5, 20, 2.73), (9, 20, 2.95)]
+
+
+@pytest.mark.parametrize("m, df, published", POINTS_OF_DUNNETT)
+def test_points_of_dunnett(m, df, published):
+    correlation = 0.5 + 0.5 * np.eye(m)
+    ours = dunnett_quantile(0.95, np.array([float(df)]), correlation, np.array([1.9]), np.array([5.0]))
+    assert round(ours[0], 2) == published
+
+
+@pytest.mark.parametrize("df", [6.0, np.inf])
+def test_largest_of_correlated_statistics(df):
+    """Unequal correlations, one of them negative: against numerical integration over the box by scipy."""
+    root = np.array([[1.0, 0.0, 0.2], [0.7, 0.7, 0.1], [0.3, -0.8, 0.4], [0.5, 0.1, 0.9]])
+    product = root @ root.T + 0.1 * np.eye(4)
+    correlation = product / np.sqrt(np.outer(np.diag(product), np.diag(product)))
+    law = stats.multivariate_normal(cov=correlation) if np.isinf(df) else stats.multivariate_t(shape=correlation, df=df)
+    for h in (1.0, 2.0, 3.0):
+        options = {} if np.isinf(df) else {"maxpts": 400_000, "random_state": 1}
+        inside = law.cdf(np.full(4, h), lower_limit=np.full(4, -h), **options)
+        assert tail(h, df, *spread(correlation)) == pytest.approx(1.0 - inside, abs=1e-4)
+
+
+def test_dunnett_is_the_test_of_dunnett():
+    """Unequal groups without a random effect, against scipy's test of the same name."""
+    rng = np.random.default_rng(4)
+    sizes = {"p": 20, "q": 10, "r": 15, "s": 5}
+    data = pd.DataFrame({"a": np.repeat(list(sizes), list(sizes.values())), "g": np.tile(np.arange(5), 10)})
+    data["y"] = rng.normal(size=50) + 0.7 * (data["a"] == "q")
+    data["y"] -= data.groupby("g")["y"].transform("mean")
+    fit = clm.lmer("y ~ a + (1 | g)", data)
+    assert fit.theta.iloc[0] == 0.0
+    ours = fit.emmeans("a", ddf="residual").contrasts("control", adjust="dunnett")
+    groups = {level: data.loc[data["a"] == level, "y"] for level in sizes}
+    theirs = stats.dunnett(groups["q"], groups["r"], groups["s"], control=groups["p"], random_state=1)
+    np.testing.assert_allclose(ours["p_value"], theirs.pvalue, atol=2e-4)
+    interval = theirs.confidence_interval(0.95)
+    np.testing.assert_allclose(ours["lower"], interval.low, atol=5e-3)
+    np.testing.assert_allclose(ours["upper"], interval.high, atol=5e-3)
+
+
+def test_dunnett_by_any_degrees(fit):
+    """Between the tests of single contrasts and Bonferroni's, the same in every call, and within the levels of by."""
+    for ddf in ("normal", "satterthwaite", "kenward-roger"):
+        means = fit.emmeans("a", by="b", ddf=ddf)
+        single, ours, most = (means.contrasts("control", adjust=a) for a in ("none", "dunnett", "bonferroni"))
+        assert (single["p_value"] <= ours["p_value"]).all() and (ours["p_value"] <= most["p_value"]).all()
+        widths = [(frame["upper"] - frame["lower"]).to_numpy() for frame in (single, ours, most)]
+        assert (widths[0] < widths[1]).all() and (widths[1] < widths[2]).all()
+        pd.testing.assert_frame_equal(ours, means.contrasts("control", adjust="dunnett"))
+        bound = np.abs(ours["estimate"]) > 0.5 * widths[1]
+        assert (bound == (ours["p_value"] < 0.05)).all()
+
+
 def test_cells_without_rows(data):
     rows = data[~((data["a"] == "v") & (data["b"] == "t"))]
     with pytest.warns(clm.RankDeficiencyWarning):
@@ -154,6 +210,9 @@ def test_cells_without_rows(data):
     pairs = cells.contrasts(adjust="holm").set_index("contrast")
     assert np.isfinite(pairs.loc["u s - w t", "p_value"])
     assert np.isnan(pairs.loc["u s - v t", "p_value"])
+    control = cells.contrasts("control", adjust="dunnett").set_index("contrast")
+    assert list(control["p_value"].isna()) == [name == "v t - u s" for name in control.index]
+    assert list(control["upper"].isna()) == list(control["p_value"].isna())
 
 
 @pytest.mark.parametrize(
@@ -184,6 +243,7 @@ def test_refusals_of_contrasts(fit):
         ({"kind": "all"}, "expected 'pairwise'"),
         ({"adjust": "fdr"}, "expected one of"),
         ({"kind": "control", "adjust": "tukey"}, "pairwise differences"),
+        ({"adjust": "dunnett"}, "differences from a control"),
         ({"kind": "control", "reference": "q"}, "none of the means"),
         ({"kind": {"c": [1, 2]}}, "3 finite numbers"),
         ({"kind": {"c": "ab"}}, "must be 3 numbers"),

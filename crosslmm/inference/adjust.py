@@ -6,9 +6,10 @@ import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import ModelError
+from crosslmm.inference.dunnett import dunnett_p, dunnett_quantile
 from crosslmm.inference.hypothesis import t_quantile, t_tail
 
-ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
+ADJUSTMENTS = ("tukey", "dunnett", "holm", "bonferroni", "none")
 
 NODES = 14
 """Quantiles of the studentized range that are computed; they are slow, and smooth in the inverse of the degrees of
@@ -35,15 +36,17 @@ def check_adjustment(adjust: object) -> str:
     return adjust
 
 
-def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int) -> FloatArray:
+def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int, correlation: FloatArray) -> FloatArray:
     """p-values of one family of contrasts; nan where there is no statistic.
 
     Parameters
     ----------
     t, df : ndarray, shape (m,)
-    adjust : {"tukey", "holm", "bonferroni", "none"}
+    adjust : {"tukey", "dunnett", "holm", "bonferroni", "none"}
     n_means : int
         Means that are compared, for the studentized range.
+    correlation : ndarray, shape (m, m)
+        Of the estimates, for Dunnett's adjustment.
     """
     p = t_tail(t, df)
     known = np.isfinite(p)
@@ -56,6 +59,10 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int) -> Floa
         result = p.copy()
         result[np.flatnonzero(known)[order]] = np.minimum(steps, 1.0)
         return result
+    if adjust == "dunnett" and m > 1:
+        result = p.copy()
+        result[known] = dunnett_p(t[known], df[known], correlation[np.ix_(known, known)], p[known])
+        return result
     if adjust == "tukey" and n_means > 2:
         from scipy.stats import studentized_range
 
@@ -65,16 +72,23 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int) -> Floa
     return p
 
 
-def adjusted_half_width(level: float, df: FloatArray, adjust: str, n_means: int) -> FloatArray:
+def adjusted_half_width(level: float, df: FloatArray, adjust: str, n_means: int, correlation: FloatArray) -> FloatArray:
     """Half widths, in standard errors, of simultaneous intervals; Bonferroni's for ``"holm"``, which has none."""
     known = np.isfinite(df) | np.isposinf(df)
+    m = int(known.sum())
+    single, widest = t_quantile(level, df), t_quantile(1.0 - (1.0 - level) / max(m, 1), df)
     if adjust in ("bonferroni", "holm"):
-        return t_quantile(1.0 - (1.0 - level) / max(int(known.sum()), 1), df)
+        return widest
+    if adjust == "dunnett" and m > 1:
+        half = np.full(df.size, np.nan)
+        own = correlation[np.ix_(known, known)]
+        half[known] = dunnett_quantile(level, df[known], own, single[known], widest[known])
+        return half
     if adjust == "tukey" and n_means > 2:
         half = np.full(df.size, np.nan)
         half[known] = range_quantile(level, n_means, df[known]) / np.sqrt(2.0)
         return half
-    return t_quantile(level, df)
+    return single
 
 
 def range_quantile(level: float, n_means: int, df: FloatArray) -> FloatArray:

@@ -115,9 +115,10 @@ class MarginalMeans:
         ----------
         kind : {"pairwise", "control"} or dict
             All differences; differences from a control; or weights of the means (in the order of the grid) by name.
-        adjust : {"tukey", "holm", "bonferroni", "none"}, optional
+        adjust : {"tukey", "dunnett", "holm", "bonferroni", "none"}, optional
             For all contrasts within one level of `by`. By default ``"tukey"`` for pairs, ``"holm"`` for a control and
-            ``"none"`` for others. Intervals are simultaneous too; with ``"holm"`` they are Bonferroni's.
+            ``"none"`` for others; ``"dunnett"`` is for a control. Intervals are simultaneous too; with ``"holm"``
+            they are Bonferroni's.
         reference : optional
             The control: a level (a tuple of levels where there are several factors); the first by default.
         level : float, optional
@@ -137,6 +138,8 @@ class MarginalMeans:
         chosen = check_adjustment(adjust if adjust is not None else DEFAULT_ADJUSTMENT.get(named, "none"))
         if chosen == "tukey" and named != "pairwise":
             raise ModelError("adjust='tukey' is for all pairwise differences; use 'holm' or 'bonferroni' here")
+        if chosen == "dunnett" and named != "control":
+            raise ModelError("adjust='dunnett' is for differences from a control; use 'tukey', 'holm' or 'bonferroni'")
         width = self.level if level is None else check_level(level)
         parts = []
         for group, rows in self._groups():
@@ -144,8 +147,9 @@ class MarginalMeans:
             L = Functions(W @ self.functions.whole[rows], self.functions.kept, self.functions.to_kept).estimable()
             frame = _estimates(L, self.beta, self.method, width)
             t, df = frame["statistic"].to_numpy(), frame["df"].to_numpy()
-            half = adjusted_half_width(width, df, chosen, len(rows)) * frame["std_error"].to_numpy()
-            frame["p_value"] = adjusted_p(t, df, chosen, len(rows))
+            correlation = _correlation(L, self.method.covariance)
+            half = adjusted_half_width(width, df, chosen, len(rows), correlation) * frame["std_error"].to_numpy()
+            frame["p_value"] = adjusted_p(t, df, chosen, len(rows), correlation)
             frame["lower"], frame["upper"] = frame["estimate"] - half, frame["estimate"] + half
             frame.insert(0, "contrast", names)
             for position, (name, value) in enumerate(zip(self.by, group, strict=True)):
@@ -178,6 +182,13 @@ class MarginalMeans:
         over = f"\naveraged over or held at: {', '.join(self.averaged)}" if self.averaged else ""
         table = self.to_frame().to_string(index=False, float_format=lambda number: f"{number:.5g}")
         return "\n".join([f"Estimated marginal means, {self.method.name} degrees of freedom{over}", table, *self.notes])
+
+
+def _correlation(L: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Of the estimates of the rows of L (m, p); nan for those that cannot be estimated."""
+    product = L @ covariance @ L.T
+    errors = np.sqrt(np.diag(product))
+    return np.asarray(product / np.outer(errors, errors))
 
 
 def _weights(kind: str | Mapping[str, Any], labels: list[str], control: int) -> tuple[list[str], FloatArray]:
