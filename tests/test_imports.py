@@ -86,7 +86,7 @@ THIRD_PARTY = {
 CHOLMOD = Path("linalg/cholmod.py")
 
 # scipy.stats takes longer to load than all of crosslmm; scipy.special has what normal intervals need.
-HEAVY = {"numba", "sksparse", "matplotlib", "pyarrow", "polars", "statsmodels", "dask", "tqdm"}
+HEAVY = {"numba", "sksparse", "matplotlib", "pyarrow", "polars", "statsmodels", "dask", "tqdm", "sklearn"}
 HEAVY |= {"scipy.stats", "scipy.optimize"}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from crosslmm.covariance import FloatArray
 from crosslmm.design.build import build_design, check_options
 from crosslmm.design.frame import column_names, read_frame
 from crosslmm.design.rows import Design
@@ -69,11 +70,19 @@ class Study:
     design : Design
         With a response that stands for none.
     truth : Truth
+    relative : ndarray, shape (m,)
+        Theta.
     """
 
     formula: MixedFormula
     design: Design
     truth: Truth
+    relative: FloatArray
+
+    @property
+    def start(self) -> FloatArray | None:
+        """Theta to start a fit from; None where a variance is 0."""
+        return self.relative if np.all(self.relative[self.design.layout.on_diagonal] > 0.0) else None
 
 
 def simulate(
@@ -167,7 +176,7 @@ def read_study(
     layout = design.layout
     fixed = named_values(beta, layout.fixed, "beta")
     relative = named_values(theta, layout.theta_names, "theta")
-    return Study(parsed, design, Truth(layout, fixed, layout.templates(relative), float(sigma)))
+    return Study(parsed, design, Truth(layout, fixed, layout.templates(relative), float(sigma)), relative)
 
 
 def _with_stand_in(formula: MixedFormula, data: Any, weights: Any, offset: Any, context: Any) -> pd.DataFrame:
