@@ -197,3 +197,19 @@ def test_step_eliminates_random_then_fixed():
 def test_step_keeps_the_last_random_term(reference_fit):
     found = reference_fit("dyestuff2_reml").step()
     assert found.random["p_value"].iloc[0] == 1.0 and found.formula == reference_fit("dyestuff2_reml").formula
+
+
+def test_a_component_of_several_columns_is_dropped_at_once():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(rng.normal(size=(400, 3)), columns=["x", "z", "w"]).assign(g=np.repeat(np.arange(20), 20))
+    data["y"] = data["x"] + rng.normal(size=20)[data["g"]] * (1 + data["z"]) + rng.normal(size=400)
+    written = {"groups": "g", "re_formula": "1", "vc_formula": {"a": "0 + z + w"}}
+    fit = clm.MixedLM.from_formula("y ~ x", data, **written).fit()
+    table = fit.ranova()
+    assert len(table) == 3 and list(table["df"][1:]) == [1, 1]
+    without = clm.lmer("y ~ x + (1 | g)", data)
+    assert table["log_lik"].iloc[2] == pytest.approx(without.llf, abs=1e-6)
+    smaller = clm.MixedLM.from_formula("y ~ 1", data, **written).fit(reml=False)
+    assert fit.drop1()["aic"].iloc[1] == pytest.approx(-2 * smaller.llf + 2 * 4, abs=1e-6)
+    with pytest.raises(clm.ModelError, match="no form for a variance component"):
+        fit.step()

@@ -13,7 +13,11 @@ import pandas as pd
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.choose import choose
+from crosslmm.engine.plan import DirectEngine, IterativeEngine
 from crosslmm.errors import ModelError
+from crosslmm.estimate import estimate
+from crosslmm.fit import Fit
 from crosslmm.inference.likelihood_ratio import by_ml, chi_squared_tail
 from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_term, with_fixed, with_terms
 from crosslmm.inference.terms import FormulaTerm, droppable, formula_terms
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
 
 INTERCEPT = "Intercept"
+
+TOLERANCE = 1e-9
+MOST_EVALUATIONS = 500
+"""As for any fit."""
 
 TESTS = ("lrt", "satterthwaite", "kenward-roger", "residual", "normal")
 
@@ -43,6 +51,12 @@ class Reduction:
 
     label: str
     kept: tuple[TermColumns, ...]
+
+
+def smaller_fit(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> Fit:
+    """Estimates of a smaller model from its cross-products, with the engine of `fit`."""
+    engine = DirectEngine() if fit.estimates.plan.engine == "direct" else IterativeEngine()
+    return estimate(xp, choose(xp, engine), reml=reml, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS)
 
 
 def refitted(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> MixedLMResults:
@@ -70,7 +84,7 @@ def ranova(fit: MixedLMResults, *, reduce_terms: bool = True) -> pd.DataFrame:
     for step in reductions(fit, reduce_terms=reduce_terms):
         labels.append(step.label)
         if step.kept:
-            smaller = refitted(fit, _without(fit, step), reml=estimates.reml).estimates
+            smaller = smaller_fit(fit, _without(fit, step), reml=estimates.reml)
             npar.append(smaller.n_parameters)
             criteria.append(smaller.criterion)
         else:
@@ -113,7 +127,8 @@ def reductions(fit: MixedLMResults, *, reduce_terms: bool) -> list[Reduction]:
         others = [whole_term(layout, j) for j in range(len(layout.terms)) if j != i]
         names = tuple(layout.factors[term.factor].columns[j] for j in term.columns)
         text = next(t.columns for t in fit.model.formula.random if t.text == term.label)
-        parts = droppable(formula_terms(text, names)) if reduce_terms else ()
+        reducible = reduce_terms and term.covariance.name == "unstructured"
+        parts = droppable(formula_terms(text, names)) if reducible else ()
         if not parts:
             steps.append(Reduction(term.label, tuple(others)))
         for part in parts:
@@ -198,7 +213,7 @@ def _drop1_by_likelihood(
     whole = by_ml(fit).estimates
     npar, criteria = [whole.n_parameters], [whole.criterion]
     for term in candidates:
-        smaller = refitted(fit, _without_fixed(fit, terms, term), reml=False).estimates
+        smaller = smaller_fit(fit, _without_fixed(fit, terms, term), reml=False)
         npar.append(smaller.n_parameters)
         criteria.append(smaller.criterion)
     table = _random_table(["<none>", *(t.text for t in candidates)], np.array(npar), np.array(criteria))
@@ -263,6 +278,11 @@ def step(
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
         if not 0.0 <= alpha <= 1.0:
             raise ModelError(f"{name}={alpha!r}: expected a probability")
+    if any(term.covariance.name != "unstructured" for term in fit.estimates.layout.terms):
+        raise ModelError(
+            "step() states the models it finds with bars, which have no form for a variance component of several "
+            "columns: use ranova() and drop1()"
+        )
     current, random = _eliminate_random(fit, alpha_random)
     current, fixed = _eliminate_fixed(current, alpha_fixed, test)
     return Elimination(random, fixed, current)
