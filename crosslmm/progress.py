@@ -36,6 +36,7 @@ class Meter:
         self.bars = bars
         self.phase = ""
         self.done = 0
+        self.unit = "rows"
         self.began = time.perf_counter()
         self.bar: Any = None
         self.criterion: float | None = None
@@ -45,14 +46,14 @@ class Meter:
         """Whether anybody would see an iteration."""
         return self.bars or logger.isEnabledFor(logging.INFO)
 
-    def rows(self, phase: str, done: int, total: int | None) -> None:
-        """Rows done in a phase, and rows in all where that is known."""
+    def rows(self, phase: str, done: int, total: int | None, unit: str = "rows") -> None:
+        """Rows (or other units) done in a phase, and how many in all where that is known."""
         if self.forward is not None:
             self.forward(phase, done, total)
             return
         self._enter(phase)
-        self.done = done
-        if self._visible(total, "rows"):
+        self.done, self.unit = done, unit
+        if self._visible(total, unit):
             self.bar.update(done - self.bar.n)
 
     def iteration(self, iteration: Iteration) -> None:
@@ -71,7 +72,7 @@ class Meter:
     def close(self) -> None:
         """End the last phase."""
         if self.done:
-            logger.info("%s: %s rows, %.2f s", self.phase, f"{self.done:,}", time.perf_counter() - self.began)
+            logger.info("%s: %s %s, %.2f s", self.phase, f"{self.done:,}", self.unit, time.perf_counter() - self.began)
             self.done = 0
         if self.bar is not None:
             self.bar.close()

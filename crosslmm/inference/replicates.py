@@ -66,8 +66,9 @@ def in_sets(
         if result is not None:
             done[result[0]] = result[1]
             finished += len(parts[result[0]])
-            meter.rows(phase, finished, len(own))
+            meter.rows(phase, finished, len(own), "replicates")
 
+    meter.rows(phase, 0, len(own), "replicates")
     try:
         if n_jobs == 1:
             for i in range(len(parts)):
