@@ -32,6 +32,10 @@ BATCH_BYTES = 2**28
 """Memory that the columns of a batch may take, roughly."""
 
 
+CHANGED = "that the model was made from; its rows must be the same each time: make the model again"
+"""What to do about a source that is no longer what it was."""
+
+
 @dataclass(frozen=True)
 class Streamed:
     """The rows of a source, summed; they are read again when they are needed.
@@ -82,17 +86,29 @@ class Streamed:
             yield predicted(index, rows, rows.X, beta, modes)
 
     def batches(self, progress: Progress | None = None) -> Iterator[tuple[pd.Index, Rows]]:
-        """Labels and rows batch by batch; the source is read again."""
+        """Labels and rows batch by batch; the source is read again.
+
+        Raises
+        ------
+        DataError
+            It gives more or fewer complete rows than when the model was made.
+        """
+        n = 0
         watch = _watch(progress, PREDICTING, self.source.n_rows())
         whole = np.array_equal(self.kept, np.arange(len(self.schema.fixed.names)))
         for batch in self.source.batches(self.schema.needs.columns, _rows(self.schema)):
             evaluated = evaluate(self.schema, batch)
             if evaluated is not None:
                 rows = evaluated.rows
+                n += rows.y.size
+                if n > self.n:
+                    raise DataError(f"the source gives more than the {self.n} complete rows {CHANGED}")
                 if not whole:
                     rows = replace(rows, X=rows.X[:, self.kept])
                 yield evaluated.index, rows
             watch(len(batch.table))
+        if n != self.n:
+            raise DataError(f"the source gives {n} complete rows in place of the {self.n} {CHANGED}")
 
 
 def stream_design(

@@ -34,12 +34,14 @@ def write_batches(path: Path, frames: Iterator[pd.DataFrame]) -> None:
     try:
         with handle:
             writer: Any = None
-            for frame in frames:
-                table = pyarrow.Table.from_pandas(frame, schema=writer and writer.schema, preserve_index=False)
-                writer = writer or parquet.ParquetWriter(handle, table.schema)
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
+            try:
+                for frame in frames:
+                    table = pyarrow.Table.from_pandas(frame, schema=writer and writer.schema, preserve_index=False)
+                    writer = writer or parquet.ParquetWriter(handle, table.schema)
+                    writer.write_table(table)
+            finally:  # before the file is closed: a writer that is thrown away still writes
+                if writer is not None:
+                    writer.close()
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be written: {error.strerror}") from error
