@@ -1,5 +1,7 @@
 """Rows in batches, and searches, as strangers use them: large identifiers, odd starts, sources that change."""
 
+import gc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,3 +69,63 @@ def test_a_start_beside_the_saddle_at_zero(data, engine, size):
     assert fit.converged
     np.testing.assert_allclose(fit.theta, expected.theta, rtol=5e-4)
     assert abs(fit.criterion - expected.criterion) < 1e-4
+
+
+# --- sources that are no longer what they were ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "says"), [(0.5, "120 complete rows in place of the 240"), (2, "more than the 240")])
+def test_a_source_that_changed_after_the_fit(data, factor, says, tmp_path):
+    path = tmp_path / "rows.parquet"
+    data.to_parquet(path, row_group_size=50)
+    fit = clm.lmer(FORMULA, path)
+    (data.iloc[: N // 2] if factor < 1 else pd.concat([data, data])).to_parquet(path, row_group_size=50)
+    for what in ("fittedvalues", "resid"):
+        with pytest.raises(clm.DataError, match=says):
+            getattr(fit, what)
+    with pytest.raises(clm.DataError, match=says):
+        fit.write_fitted(tmp_path / "fitted.parquet")
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_file_leaves_nothing_behind(data, tmp_path):
+    fit = clm.lmer(FORMULA, cut(data, 50))
+
+    def stop(phase, done, total):
+        if done > 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit.write_fitted(tmp_path / "fitted.parquet", progress=stop)
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def test_the_same_iterator_each_time(data):
+    iterator = (part for part in cut(data, 50))
+    with pytest.raises(clm.DataError, match="a function must return a new iterator each time"):
+        clm.lmer(FORMULA, lambda: iterator)
+
+
+@pytest.mark.parametrize("made", ["ratings.parquet", "a frame", "a dict"])
+def test_a_function_that_returns_one_table(data, made):
+    result = {"a frame": data, "a dict": data.to_dict("list")}.get(made, made)
+    with pytest.raises(clm.DataError, match=r"the function returned a (str|DataFrame|dict), and must return"):
+        clm.lmer(FORMULA, lambda: result)
+
+
+def test_the_first_batch_is_named(data):
+    with pytest.raises(clm.DataError, match="batch 0: data must be a pandas, polars or pyarrow table"):
+        clm.lmer(FORMULA, [[1, 2], data])
+
+
+def test_sources_without_rows(data, tmp_path):
+    empty = data.iloc[:0]
+    empty.to_parquet(tmp_path / "empty.parquet")
+    for source in (tmp_path / "empty.parquet", [empty, empty], lambda: [empty]):
+        with pytest.raises(clm.DataError, match="the data have no rows"):
+            clm.lmer(FORMULA, source)

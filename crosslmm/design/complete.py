@@ -67,6 +67,8 @@ def complete_rows(frame: pd.DataFrame, weights: Any, offset: Any, missing: str) 
 
 def check_any_complete(n: int, missing: Mapping[str, int]) -> None:
     """Refuse data without a complete row."""
+    if n == 0 and not missing:
+        raise DataError("the data have no rows")
     if n == 0:
         raise DataError(f"every row misses a value; missing in columns (rows): {_counts(missing)}")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -17,6 +18,10 @@ T = TypeVar("T")
 END = object()
 """What no batch is."""
 
+NO_BATCHES = (
+    "the source has no batches: it yields no frame (a function must return a new iterator each time it is called)"
+)
+
 MOST_TOGETHER = 1000
 """Small batches that are put together at most."""
 
@@ -27,8 +32,9 @@ class Local:
     def columns(self) -> list[str]:
         """Names of the columns of the first batch."""
         for batch in self.tables():
-            return column_names(batch.table)
-        raise DataError("the source has no batches: it yields no frame")
+            with batch_errors(batch.name):
+                return column_names(batch.table)
+        raise DataError(NO_BATCHES)
 
     def n_rows(self) -> int | None:
         """Unknown before all are read."""
@@ -67,7 +73,7 @@ def fold(batches: Iterable[Batch], make: Make[T], add: Add[T], watch: Callable[[
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
-        raise DataError("the source has no batches: it yields no frame")
+        raise DataError(NO_BATCHES)
     total = make(first)
     watch(len(first.table))
     del first  # a batch is memory
@@ -153,6 +159,11 @@ class Calls(Local):
         """The tables of a new iterator."""
         with reading("the source"):
             made = self.function()
+            if isinstance(made, (str, Path, Mapping, pd.DataFrame)):
+                raise DataError(
+                    f"the function returned a {type(made).__name__}, and must return an iterable of tables, such as a "
+                    "list of one table"
+                )
             iterator = iter(made)
         i = 0
         try:

@@ -49,7 +49,7 @@ class Parquet(Local):
             with file:
                 with batch_errors(str(path)):
                     check_names(columns, list(file.schema_arrow.names))
-                if file.num_row_groups == 0:
+                if file.metadata.num_rows == 0:
                     yield Batch(str(path), _empty(file, columns))
                 for group in range(file.num_row_groups):
                     for batch in _row_group(file, f"{path}, row group {group}", group, columns, rows):

@@ -14,8 +14,8 @@ from crosslmm.errors import ModelError
 from crosslmm.layout import Layout
 
 NO_ROWS = (
-    "this model was made from cross-products and has no rows: fitted values and residuals need the data; make the model "
-    "with MixedLM.from_formula(formula, source)"
+    "this model was made from cross-products and has no rows: fitted values and residuals need the data; make the "
+    "model with MixedLM.from_formula(formula, source)"
 )
 
 
