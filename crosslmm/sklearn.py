@@ -157,4 +157,6 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):
 
 
 def _names(X: Any, n: int) -> list[str]:
-    return [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else [f"x{i}" for i in range(n)]
+    """Names of the columns; x0, x1, ... where they have none, or numbers, which a formula would read as such."""
+    names = list(X.columns) if isinstance(X, pd.DataFrame) else [None] * n
+    return [name if isinstance(name, str) and not name.strip().isdigit() else f"x{i}" for i, name in enumerate(names)]
