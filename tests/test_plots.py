@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from standard import CASES, frame
 
 import crosslmm as clm
 from crosslmm.errors import ModelError
@@ -142,6 +143,20 @@ def test_shrinkage_starts_from_the_least_squares_of_each_level(sleepstudy):
         slope, intercept = np.polyfit(own["Days"], own["Reaction"], 1)
         assert sleepstudy.random_effects["Subject"].index[level] == label
         np.testing.assert_allclose(alone[level] + sleepstudy.fe_params, [intercept, slope], rtol=1e-8)
+
+
+def test_least_squares_of_levels_with_weights_and_unequal_rows():
+    from crosslmm.diagnosis.alone import effects_alone
+
+    fit = clm.lmer(CASES["weights and offset"].formula, frame(), weights="w", offset="o")
+    rows = fit.model.design
+    target = rows.y - rows.offset - rows.X @ fit.estimates.beta
+    alone = effects_alone(fit, 0)
+    for level in (0, 31, 59):
+        own = rows.codes[0] == level
+        root = np.sqrt(rows.weights[own])
+        expected = np.linalg.lstsq(rows.Z[0][own] * root[:, None], target[own] * root, rcond=None)[0]
+        np.testing.assert_allclose(alone[level], expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_generalised_vif_does_not_depend_on_the_coding():
     other = clm.lmer("y ~ x + C(k, contr.sum) + (1 | a)", data).vif()
     np.testing.assert_allclose(one.to_numpy(), other.to_numpy(), rtol=1e-4)
     assert one.loc["k", "df"] == 2
+    assert one.loc["k", "adjusted"] == pytest.approx(one.loc["k", "vif"] ** 0.25)
     assert one.loc["k", "vif"] == pytest.approx(one.loc["x", "vif"])  # two terms: the same overlap seen from both
 
 
