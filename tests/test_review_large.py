@@ -129,3 +129,12 @@ def test_sources_without_rows(data, tmp_path):
     for source in (tmp_path / "empty.parquet", [empty, empty], lambda: [empty]):
         with pytest.raises(clm.DataError, match="the data have no rows"):
             clm.lmer(FORMULA, source)
+
+
+@pytest.mark.parametrize("nested", [lambda v: {"a": v}, lambda v: [v]])
+def test_nested_columns_of_other_tables(data, nested):
+    polars = pytest.importorskip("polars")
+    table = polars.from_pandas(data).with_columns(g=polars.Series([nested(int(v)) for v in data.g]))
+    for source in (table, [table[:100], table[100:]]):
+        with pytest.raises(clm.DataError, match="'g' holds values that cannot be levels"):
+            clm.lmer(FORMULA, source)

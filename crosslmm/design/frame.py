@@ -146,6 +146,8 @@ def _foreign_column(column: Any) -> pd.Series:
             return pd.Series([None] * len(column), dtype=object)
         codes = column.replace_strict(categories, list(range(len(categories))), return_dtype=nw.Int32)
         return pd.Series(pd.Categorical.from_codes(codes.fill_null(-1).to_numpy(), categories=pd.Index(categories)))
+    if dtype.is_nested():  # refused where it is used, by its name
+        return pd.Series(column.to_list(), dtype=object)
     if dtype == nw.String or (dtype == nw.Boolean and column.null_count() > 0) or dtype == nw.Date:
         values = pd.Series(column.to_list())
         return pd.Series(pd.to_datetime(values)) if dtype == nw.Date else values
