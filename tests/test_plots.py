@@ -13,7 +13,7 @@ from standard import CASES, frame
 
 import crosslmm as clm
 from crosslmm.errors import ModelError
-from crosslmm.plots import curves, groups, rows
+from crosslmm.plots import curves, groups, panels, rows
 from crosslmm.plots.axes import MANY_POINTS
 from crosslmm.plots.smooth import smooth
 
@@ -232,6 +232,23 @@ def test_sample_density_has_mass_one_and_leaves_nan_out():
     at, density = ax.lines[0].get_data()
     assert np.trapezoid(density, at) == pytest.approx(1.0, abs=0.02)
     curves.sample_density(np.zeros(50), name="sd")  # all on the boundary
+
+
+def test_panels_of_profiles_and_samples():
+    values = np.linspace(-3, 3, 9)
+    profiles = [(name, values, values) for name in ("sd_a", "sd_b", "sigma", "x")]
+    axes = panels.profile_panels(profiles)
+    assert [ax.get_xlabel() for ax in axes] == ["sd_a", "sd_b", "sigma", "x"]
+    assert len(axes[0].figure.axes) == 4
+    assert panels.profile_panels(profiles[:1], "density", ax=axes[3])[0] is axes[3]
+    own = panels.sample_panels([("sd_a", np.random.default_rng(3).normal(size=99), 0.5)])
+    assert own[0].get_xlabel() == "sd_a" and 0.5 in {line.get_xdata()[0] for line in own[0].lines}
+    with pytest.raises(ModelError, match="ax= is one axes, and there are 4 parameters"):
+        panels.profile_panels(profiles, ax=axes[0])
+    with pytest.raises(ModelError, match="expected one of 'zeta', 'density'"):
+        panels.profile_panels(profiles, "beta")
+    with pytest.raises(ModelError, match="no parameter"):
+        panels.sample_panels([])
 
 
 def test_ends_keep_order():
