@@ -162,8 +162,17 @@ def test_coef_has_columns_that_only_vary() -> None:
     np.testing.assert_array_equal(coefficients["Days"], fit.random_effects["Subject"]["Days"])
 
 
+def test_a_model_without_fixed_effects() -> None:
+    fit = clm.lmer("Reaction ~ 0 + (1 | Subject)", clm.datasets.load_sleepstudy())
+    whole = joint_oracle.joint(fit.model.design, fit.estimates).whole
+    close(fit.vcov(full=True).to_numpy(), whole)
+    np.testing.assert_allclose(fit.predict(interval="confidence")["se"] ** 2, np.repeat(np.diag(whole), 10), rtol=1e-8)
+
+
 def test_unknown_names_are_refused(reference_fit) -> None:
     fit = reference_fit("sleepstudy_slope_reml")
+    with pytest.raises(clm.ModelError, match=r"expected a dict of factors and their labels, \{'Subject': "):
+        fit.ranef(levels=["308"])
     with pytest.raises(clm.ModelError, match="no grouping factor 'subject'; there are 'Subject'"):
         fit.ranef(levels={"subject": ["308"]})
     with pytest.raises(clm.ModelError, match="'Subject' has no level 308; its first is '308'"):

@@ -313,6 +313,11 @@ def test_columns_of_another_type_are_refused(sleep, change, message) -> None:
     assert sleep.predict({"Days": [2.0], "Subject": ["308"]}).iloc[0] == before  # the fit learns nothing from it
 
 
+def test_rows_of_the_model_have_their_own_offset(sleep) -> None:
+    with pytest.raises(clm.ModelError, match="their own offset and weights"):
+        sleep.predict(offset=np.zeros(180))
+
+
 def test_a_model_of_crossproducts_does_not_know_the_encoding() -> None:
     data = clm.datasets.load_sleepstudy()
     fit = clm.MixedLM.from_crossproducts(clm.accumulate("Reaction ~ Days + (1 | Subject)", data)).fit()

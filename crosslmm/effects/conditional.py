@@ -70,6 +70,8 @@ def positions(layout: Layout, levels: Mapping[str, Sequence[Any]]) -> dict[int, 
         A factor or a level is not there.
     """
     names = [factor.name for factor in layout.factors]
+    if not isinstance(levels, Mapping):
+        raise ModelError(f"levels={levels!r}: expected a dict of factors and their labels, {{{names[0]!r}: [...]}}")
     found = {}
     for name, wanted in levels.items():
         if name not in names:
@@ -97,7 +99,7 @@ def joint_matrix(joint: Joint) -> pd.DataFrame:
     require_memory(
         3 * 8 * (p + q) ** 2, f"the joint covariance of {p + q:,} effects", "Ask for single factors: ranef(cov=True). "
     )
-    W = np.concatenate([part.transpose(1, 0, 2).reshape(-1, p) for part in joint.moved])
+    W = np.concatenate([part.transpose(1, 0, 2).reshape(part.shape[0] * part.shape[1], p) for part in joint.moved])
     total = np.zeros((p + q, p + q))
     total[:p, :p] = joint.root @ joint.root.T
     total[p:, p:] = W @ W.T

@@ -26,7 +26,7 @@ from crosslmm.effects.prediction import (
 )
 from crosslmm.effects.selection import Chosen
 from crosslmm.effects.simulation import Effects
-from crosslmm.errors import DataError
+from crosslmm.errors import DataError, ModelError
 from crosslmm.fit import Fit
 from crosslmm.layout import Layout
 from crosslmm.sources.find import find_source
@@ -102,6 +102,8 @@ def rows_of(
     """
     layout = model.design.layout
     if data is None:
+        if beside.offset is not None or beside.weights is not None:
+            raise ModelError("the rows of the model have their own offset and weights: pass data= with others")
         for index, own in model.design.batches(progress):
             yield own_rows(layout, chosen, index, own)
         return
