@@ -24,7 +24,7 @@ SINGULAR = 1e-4
 
 
 FIXED_PART = 0.03
-"""What fixed effects take over of the Monte Carlo error of theta, relative to their errors, is to be this part of it."""
+"""What fixed effects take over of the Monte Carlo error of theta, relative to their errors: at most this part of it."""
 
 
 def estimate(

@@ -54,6 +54,10 @@ LOCAL = 0.2
 SUFFICIENT = 1e-4
 """A step is accepted if the criterion falls by this part of what the model predicts."""
 
+HALF = 0.5
+STALLED = 3
+"""A sampled search ends where so many predicted decreases in turn are not below half of the least before them."""
+
 PATIENCE = 15
 """Evaluations after which standard deviations are searched for as variances."""
 
@@ -146,6 +150,7 @@ class _Search(Generic[V]):
         self.damping = 0.0
         self.decrement = np.inf
         self.next_snap = 0
+        self.least_decrement, self.stalled = np.inf, 0
         self.pairs: list[tuple[FloatArray, FloatArray]] = []
 
     def run(self, start: FloatArray) -> Optimum[V]:
@@ -156,7 +161,7 @@ class _Search(Generic[V]):
         while len(self.steps) < self.max_evaluations:
             proposal = propose(self.problem, point.theta, point.slopes, self.damping, self.squares())
             self.annotate(point, proposal)
-            if self.is_last(proposal, point.value.criterion):
+            if self.is_last(proposal, point.value):
                 # a start beside 0 is as flat as a minimum; from 0 itself the search finds where the criterion falls
                 beside = self.early_snap(point, proposal) if len(self.steps) == 1 else None
                 if beside is not None:
@@ -193,12 +198,19 @@ class _Search(Generic[V]):
     def damp_more(self) -> None:
         self.damping = max(MORE_DAMPING * self.damping, FIRST_DAMPING)
 
-    def is_last(self, proposal: Proposal, criterion: float) -> bool:
+    def is_last(self, proposal: Proposal, value: V) -> bool:
         """Whether what is left after this step will be below the tolerance.
 
         Undamped steps converge superlinearly at the end, so the next decrement is at most this one times the ratio of
-        this one to the one before.
+        this one to the one before. Where the criterion is sampled, decrements that no longer fall are all noise.
         """
+        criterion = value.criterion
+        if proposal.decrement < HALF * self.least_decrement:
+            self.least_decrement, self.stalled = proposal.decrement, 0
+        else:
+            self.stalled += 1
+        if self.stalled >= STALLED and proposal.decrement < value.noise and not proposal.stuck:
+            return True
         decrement, before = proposal.decrement, self.decrement
         self.decrement = decrement
         left = decrement
@@ -239,7 +251,7 @@ class _Search(Generic[V]):
         accepted = bool(decrease > SUFFICIENT * proposal.decrement or in_noise)
         self.record(theta, value, kind, accepted)
         ratio = decrease / proposal.decrement
-        if not accepted or ratio < POOR:
+        if not accepted or (ratio < POOR and not in_noise):
             self.damp_more()
         elif ratio > GOOD:
             self.damping = LESS_DAMPING * self.damping if self.damping > LEAST_DAMPING else 0.0

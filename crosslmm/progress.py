@@ -61,7 +61,7 @@ class Meter:
         self._enter("fitting")
         change = 0.0 if self.criterion is None else iteration.criterion - self.criterion
         solver = f", {iteration.cg_steps} conjugate gradient steps" if iteration.cg_steps else ""
-        text = f"{iteration.step}, criterion {iteration.criterion:.6g} ({change:+.2g}){solver}"
+        text = f"{iteration.step}, criterion {iteration.criterion:.10g} ({change:+.2g}){solver}"
         logger.info("fitting: %s, %.2f s", text, iteration.seconds)
         if iteration.accepted:
             self.criterion = iteration.criterion

@@ -15,6 +15,7 @@ from scipy import special
 from crosslmm.components import component_labels, component_values
 from crosslmm.design.rows import Predicted, Progress
 from crosslmm.diagnosing import Diagnosing
+from crosslmm.errors import DataError
 from crosslmm.fit import Fit
 from crosslmm.precision import Spread
 from crosslmm.predicting import Predicting
@@ -282,8 +283,10 @@ class MixedLMResults(Refitting, Testing, Diagnosing, Predicting, Versioned):
         ModelError
             The model was made from cross-products and has no rows.
         DataError
-            pyarrow is not installed, or the file cannot be written.
+            pyarrow is not installed, the file cannot be written, or the rows of the model come from it.
         """
+        if self.model.design.reads(Path(path)):
+            raise DataError(f"{str(path)!r} holds the rows of the model; write the fitted values to another file")
         with meter(progress) as shown:
             batches = self.fitted_batches(shown.rows)
             write_batches(Path(path), (batch.reset_index(names="row") for batch in batches))

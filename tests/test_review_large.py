@@ -1,6 +1,7 @@
 """Rows in batches, and searches, as strangers use them: large identifiers, odd starts, sources that change."""
 
 import gc
+from collections import deque
 
 import numpy as np
 import pandas as pd
@@ -138,3 +139,47 @@ def test_nested_columns_of_other_tables(data, nested):
     for source in (table, [table[:100], table[100:]]):
         with pytest.raises(clm.DataError, match="'g' holds values that cannot be levels"):
             clm.lmer(FORMULA, source)
+
+
+# --- files and collections -----------------------------------------------------------------------
+
+
+def test_the_rows_are_not_overwritten_by_their_fitted_values(tmp_path):
+    path = tmp_path / "rows.parquet"
+    frame = clm.datasets.load_sleepstudy()
+    frame.to_parquet(path)
+    fit = clm.lmer("Reaction ~ Days + (1 | Subject)", path)
+    before = path.read_bytes()
+    with pytest.raises(clm.DataError, match="write the fitted values to another file"):
+        fit.write_fitted(tmp_path / ".." / tmp_path.name / "rows.parquet")
+    assert path.read_bytes() == before
+    fit.write_fitted(tmp_path / "fitted.parquet")
+    assert len(pd.read_parquet(tmp_path / "fitted.parquet")) == len(frame)
+
+
+def test_any_collection_of_tables():
+    frame = clm.datasets.load_sleepstudy()
+    whole = clm.lmer("Reaction ~ Days + (1 | Subject)", frame)
+    parts = deque([frame[:50], frame[50:]])
+    assert clm.lmer("Reaction ~ Days + (1 | Subject)", parts).theta.iloc[0] == pytest.approx(whole.theta.iloc[0])
+
+
+@pytest.mark.parametrize("data", [np.zeros((3, 2)), pd.Series([1.0, 2.0]), 3])
+def test_what_is_neither_a_table_nor_a_collection(data):
+    with pytest.raises(clm.DataError, match="data must be"):
+        clm.lmer("y ~ 1 + (1 | g)", data)
+
+
+@pytest.mark.parametrize(
+    "path, advice", [("s3://bucket/a.parquet", "read remote files with dask"), ("data/*.parquet", "glob")]
+)
+def test_paths_that_are_none(path, advice):
+    with pytest.raises(clm.DataError, match=advice):
+        clm.lmer("y ~ 1 + (1 | g)", path)
+
+
+def test_hidden_files_of_a_directory_are_not_read(tmp_path):
+    frame = clm.datasets.load_sleepstudy()
+    frame.to_parquet(tmp_path / "A.PARQUET")
+    (tmp_path / "._A.parquet").write_bytes(b"not a table")
+    assert clm.lmer("Reaction ~ Days + (1 | Subject)", tmp_path).nobs == len(frame)

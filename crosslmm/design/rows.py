@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -127,6 +128,10 @@ class ModelRows(Protocol):
         """Whether predictions read the rows again, or cannot."""
         ...
 
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that the rows come from."""
+        ...
+
     def crossproducts(self) -> CrossProducts:
         """All that estimation needs of the rows."""
         ...
@@ -206,6 +211,10 @@ class Design:
     @property
     def streamed(self) -> bool:
         """No: the rows are at hand."""
+        return False
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that the rows come from."""
         return False
 
     def crossproducts(self) -> CrossProducts:

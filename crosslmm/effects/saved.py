@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -35,6 +36,10 @@ class SavedRows:
     def streamed(self) -> bool:
         """Yes, in so far as no rows are at hand."""
         return True
+
+    def reads(self, path: Path) -> bool:
+        """Nothing is read."""
+        return False
 
     def crossproducts(self) -> CrossProducts:
         """There are none."""

@@ -76,7 +76,7 @@ class IterativeEngine:
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < bound:
                 raise ModelError(f"IterativeEngine({name}={value!r}): expected a whole number, at least {bound}")
-        if not (isinstance(self.error, Real) and float(self.error) > 0.0):
+        if not (isinstance(self.error, Real) and not isinstance(self.error, bool) and float(self.error) > 0.0):
             raise ModelError(f"IterativeEngine(error={self.error!r}): expected a positive number, such as 0.01")
         if isinstance(self.rng, np.random.Generator):
             object.__setattr__(self, "seed", int(self.rng.integers(2**63)))

@@ -128,8 +128,7 @@ def scaled_f(q: int, a1: float, a2: float) -> tuple[float, float]:
         v0 = 0.0
     mean = 1.0 - a2 / q
     ratio = 1.0 if abs(mean) < VANISHING and abs(v1) < VANISHING else mean / v1
-    rho = ratio**2 * v0 / (v2 * q)
-    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
+    df = 4.0 + (q + 2.0) * v2 / (ratio**2 * v0 - v2)  # as 4 + (q + 2) / (q rho - 1); v2 = 0 is Hotelling's case
     scale = 1.0 if abs(df - 2.0) < NEAR_TWO else df * mean / (df - 2.0)
     return scale, df
 

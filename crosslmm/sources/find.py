@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from crosslmm.errors import DataError
 from crosslmm.sources.local import Calls, Local, Tables
@@ -18,7 +21,7 @@ def find_source(data: Any) -> Source | None:
 
     Parameters
     ----------
-    data : path, list of paths, list of tables, callable, dask DataFrame, or table
+    data : path, list of paths, list or other collection of tables, callable, dask DataFrame, or table
 
     Raises
     ------
@@ -42,7 +45,18 @@ def find_source(data: Any) -> Source | None:
         )
     if _is_dask(data):
         return Partitions(data)
-    return Calls(data) if callable(data) else None
+    if callable(data):
+        return Calls(data)
+    return Calls(data.__iter__) if _gives_tables(data) else None
+
+
+def _gives_tables(data: Any) -> bool:
+    """Whether an object that is no table itself can be iterated over any number of times."""
+    import narwhals as nw
+
+    if not isinstance(data, Iterable) or isinstance(data, (Mapping, np.ndarray, pd.Series, pd.Index)):
+        return False
+    return nw.from_native(data, pass_through=True) is data
 
 
 def _is_dask(data: Any) -> bool:

@@ -40,6 +40,10 @@ class Local:
         """Unknown before all are read."""
         return None
 
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that are read."""
+        return False
+
     def tables(self) -> Iterator[Batch]:
         """Batches as they come, of any size."""
         raise NotImplementedError

@@ -40,6 +40,10 @@ class Parquet(Local):
                 total += file.metadata.num_rows
         return total
 
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that are read."""
+        return path.resolve() in {file.resolve() for file in self.files}
+
     def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
         """Row groups, or stretches of them."""
         start = 0
@@ -108,7 +112,7 @@ def parquet_files(paths: Iterable[str | Path]) -> Parquet:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+            found = sorted(file for file in path.rglob("*") if _is_parquet(file))
             if not found:
                 raise DataError(f"the directory {str(path)!r} holds no file that ends in {', '.join(SUFFIXES)}")
             files += found
@@ -120,7 +124,21 @@ def parquet_files(paths: Iterable[str | Path]) -> Parquet:
         elif path.is_file():
             files.append(path)
         else:
-            raise DataError(f"there is no file or directory {str(path)!r}")
+            raise DataError(f"there is no file or directory {str(path)!r}{_advice(str(path))}")
     if not files:
         raise DataError("the list of Parquet files is empty")
     return Parquet(tuple(files))
+
+
+def _is_parquet(file: Path) -> bool:
+    """Whether a file of a directory is read: hidden ones are not."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def _advice(path: str) -> str:
+    """What else would do in place of a path that is none."""
+    if ":/" in path:
+        return "; read remote files with dask: dask.dataframe.read_parquet(address)"
+    if "*" in path or "?" in path:
+        return "; pass the list of paths that a pattern gives: sorted(glob.glob(pattern))"
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from crosslmm.design.frame import check_names
@@ -23,6 +24,10 @@ class Partitions:
     def columns(self) -> list[str]:
         """Names of the columns."""
         return [name for name in self.frame.columns if isinstance(name, str)]
+
+    def reads(self, path: Path) -> bool:
+        """Unknown: partitions come from anywhere."""
+        return False
 
     def n_rows(self) -> None:
         """Unknown: partitions are not computed to be counted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from crosslmm.errors import DataError, ModelError
@@ -42,6 +43,10 @@ class Source(Protocol):
 
     def columns(self) -> list[str]:
         """Names of the columns."""
+        ...
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that are read."""
         ...
 
     def n_rows(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,10 @@ class Streamed:
     def n_dropped(self) -> int:
         """Rows left out because of a missing value."""
         return self.xp.n_dropped
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that the rows come from."""
+        return self.source.reads(path)
 
     def crossproducts(self) -> CrossProducts:
         """All that estimation needs of the rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -49,6 +50,10 @@ class WithoutRows:
     def streamed(self) -> bool:
         """Yes, in so far as no rows are at hand."""
         return True
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is one of those that the rows come from."""
+        return False
 
     def crossproducts(self) -> CrossProducts:
         """The cross-products."""
