@@ -225,7 +225,8 @@ def main() -> None:
         row = rows[-1]
         theirs = "" if row.lme4 != row.lme4 else f"   lme4 {row.lme4:8.3f} s   {row.ratio:6.1f} times faster"
         print(f"{row.about:72}{row.crosslmm:8.3f} s{theirs}", flush=True)
-    write(options.out, rows, {**machine.describe(), "threads": "one thread of BLAS for crosslmm, R's default for lme4"})
+    threads = "one thread of BLAS for crosslmm, R as its environment says"
+    write(options.out, rows, {**machine.describe(), "threads": threads})
 
 
 if __name__ == "__main__":
