@@ -224,6 +224,26 @@ def test_transformations_and_categories_are_those_of_the_fit() -> None:
         fit.predict(few.assign(kind="new"))
 
 
+def test_pieces_that_depend_on_other_rows_have_no_meaning_for_new_ones() -> None:
+    data = clm.datasets.load_sleepstudy().assign(Days=lambda d: d["Days"].astype(float))
+    good = clm.lmer("Reaction ~ center(Days) + np.log(Days + 1) + (1 | Subject)", data, context={"np": np})
+    bad = clm.lmer("Reaction ~ I(Days - Days.mean()) + (1 | Subject)", data)
+    assert good.predict(data.iloc[[4]]).iloc[0] == pytest.approx(good.fittedvalues.iloc[4], rel=1e-12)
+    for rows in (data, data.iloc[:2], data.iloc[[4]]):
+        good.predict(rows)
+        with pytest.raises(clm.DataError, match=r"'I\(Days - Days.mean\(\)\)' says something else of a row"):
+            bad.predict(rows)
+    np.testing.assert_allclose(
+        bad.predict(random_effects=False).iloc[:3], bad.fe_params @ [[1, 1, 1], [-4.5, -3.5, -2.5]]
+    )
+
+
+def test_learned_splines_serve_batches() -> None:
+    data = clm.datasets.load_sleepstudy()
+    fit = clm.lmer("Reaction ~ poly(Days, 2) + (1 | Subject)", data)
+    np.testing.assert_allclose(fit.predict([data.iloc[:33], data.iloc[33:]]), fit.fittedvalues, rtol=1e-12)
+
+
 def test_context_and_columns_beside_the_formula() -> None:
     data = clm.datasets.load_sleepstudy().assign(known=lambda d: 3.0 * d["Days"], w=lambda d: 1.0 + d["Days"])
     half = lambda x: x / 2  # noqa: E731

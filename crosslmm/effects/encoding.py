@@ -23,15 +23,22 @@ from crosslmm.design.frame import settle
 from crosslmm.design.grouping import cross, encode
 from crosslmm.design.random import random_part
 from crosslmm.design.rows import Design, ModelRows
-from crosslmm.design.variables import coded_column, column_uses, used_columns
+from crosslmm.design.variables import coded_column, column_uses, computed_pieces, used_columns
 from crosslmm.errors import DataError, ModelError
 from crosslmm.formula import MixedFormula, RandomTerm
 from crosslmm.formula.bars import term_text
 from crosslmm.layout import Layout, Term
+from crosslmm.sources.rowwise import NeedsAllRows, check_part
 from crosslmm.sources.stream import Streamed
 
 SHOWN = 5
 """Values that a message lists at most."""
+
+NEARBY = 1.001
+"""How much larger the numbers of a row's neighbour are."""
+
+COMPARED = 16
+"""Rows that are evaluated apart from the others too, where Python computes a piece of the formula."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,44 @@ class Encoding:
         whats = [FIXED_PART, *(random_part(self.terms[t].text) for t in terms)]
         for piece in pieces:
             check_categories(piece.spec, used)
+        made = self._evaluated(pieces, whats, used)
+        if computed_pieces(part):
+            self._check_row_wise(part, pieces, whats, used, made)
+        return [
+            matrix if piece.kept.size == matrix.shape[1] else matrix[:, piece.kept]
+            for matrix, piece in zip(made, pieces, strict=True)
+        ]
+
+    def _evaluated(self, pieces: Sequence[Encoded], whats: Sequence[str], used: pd.DataFrame) -> list[FloatArray]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DataMismatchWarning)  # categories of values that Python computes
             made = materialize_again([_copied(piece.spec) for piece in pieces], used, self.context)
         return [_checked(as_columns(*pair), piece) for *pair, piece in zip(made, whats, pieces, strict=True)]
+
+    def _check_row_wise(
+        self,
+        part: MixedFormula,
+        pieces: Sequence[Encoded],
+        whats: Sequence[str],
+        used: pd.DataFrame,
+        made: Sequence[FloatArray],
+    ) -> None:
+        """Refuse pieces that say something else of a row when other rows are with it."""
+        rows = np.linspace(0, len(used) - 1, max(min(len(used) // 2, COMPARED), 1)).astype(np.intp)
+        other = used.iloc[rows]
+        try:
+            again = self._evaluated(pieces, whats, _with_a_neighbour(other) if len(used) == 1 else other)
+        except DataError:
+            return  # the neighbour is outside what the formula can do
+        again = [matrix[: rows.size] for matrix in again]
+        try:
+            check_part(part, list(made), again, rows)
+        except NeedsAllRows as error:
+            texts = " or ".join(f"'{piece}'" for piece in computed_pieces(part))
+            raise DataError(
+                f"{texts} says something else of a row when other rows are with it, and has no meaning for new rows; "
+                "functions that remember the rows of the fit, such as center(x) and scale(x), have"
+            ) from error
 
     def codes(self, factor: int, complete: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Levels of complete rows, and the labels of new ones.
@@ -142,15 +183,23 @@ def _copied(spec: ModelSpec) -> ModelSpec:
     return spec.update(**states)
 
 
+def _with_a_neighbour(row: pd.DataFrame) -> pd.DataFrame:
+    """One row, and another whose numbers are a little larger."""
+    other = row.copy()
+    for name in row.columns:
+        if row[name].dtype == np.float64:
+            other[name] = NEARBY * row[name] + (NEARBY - 1.0)
+    return pd.concat([row, other])
+
+
 def _checked(made: Columns, piece: Encoded) -> FloatArray:
-    """Columns that are used, once they are those of the fit."""
+    """Columns, once they are those of the fit."""
     if made.names != piece.names:
         now, then = ", ".join(made.names), ", ".join(piece.names)
         raise ModelError(
             f"'{piece.text}' makes the columns {now} of these rows and made {then} when the model was fitted"
         )
-    whole = np.array_equal(piece.kept, np.arange(made.values.shape[1]))
-    return made.values if whole else made.values[:, piece.kept]
+    return made.values
 
 
 def check_categories(spec: ModelSpec, used: pd.DataFrame) -> None:

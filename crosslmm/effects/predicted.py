@@ -31,7 +31,6 @@ from crosslmm.fit import Fit
 from crosslmm.layout import Layout
 from crosslmm.sources.find import find_source
 from crosslmm.sources.protocol import PREDICTING, Source, batch_errors
-from crosslmm.sources.rowwise import check_functions
 
 if TYPE_CHECKING:
     from crosslmm.model import MixedLM
@@ -118,7 +117,6 @@ def rows_of(
     for what, value in (("offset", beside.offset), ("weights", beside.weights)):
         if value is not None and not isinstance(value, str):
             raise DataError(f"{what} must be the name of a column when rows come in batches")
-    check_functions(model.formula, encoding.context)
     batches = _source_rows(layout, encoding, chosen, source, beside, whole=whole, progress=progress)
     for name, rows in batches:
         if new_levels == ERROR:
