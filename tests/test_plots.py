@@ -274,3 +274,16 @@ def test_the_page_draws_its_pictures(tmp_path):
     assert {path.name for path in saved} <= {path.name for path in kept}
     for path in saved:
         assert plt.imread(path).std() > 0.05  # not blank
+
+
+def test_profiles_and_bootstraps_draw_themselves():
+    fit = clm.lmer("Reaction ~ Days + (Days | Subject)", clm.datasets.load_sleepstudy())
+    profile = fit.profile()
+    axes = profile.plot()
+    assert [ax.get_title() or ax.get_xlabel() for ax in axes] and len(axes) == len(profile.conf_int())
+    one = profile.plot("density", ["sigma"])
+    assert len(one) == 1 and profile.plot(which=["sigma"], ax=one[0])[0] is one[0]
+    with pytest.raises(clm.ModelError, match="has no profile here"):
+        profile.plot(which=["tau"])
+    boot = fit.bootstrap(60, rng=1)
+    assert len(boot.plot()) == len(boot.summary()) and len(boot.plot("fixed")) == 2

@@ -27,6 +27,8 @@ from crosslmm.layout import Layout
 from crosslmm.progress import Rows, meter
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from crosslmm.results import MixedLMResults
 
 KINDS = ("percentile", "basic", "normal", "shortest")
@@ -150,6 +152,26 @@ class Bootstrap:
         rows = [(known[name][1], *_interval(*known[name], alpha, kind), known[name][0].size) for name in wanted]
         columns = ["estimate", "lower", "upper", "lower_mc_error", "upper_mc_error", "n"]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(wanted, name="parameter"))
+
+    def plot(self, which: str | Sequence[str] = "all", *, ax: Axes | None = None) -> np.ndarray:
+        """Draw the density of the replicates with the estimate, a picture per parameter.
+
+        Parameters
+        ----------
+        which : {"all", "fixed", "random"}, or names
+        ax : matplotlib axes, optional
+            Where to draw the density if there is one parameter only.
+
+        Returns
+        -------
+        ndarray of axes, one per parameter
+        """
+        from crosslmm.plots.panels import sample_panels
+
+        names = self._names
+        wanted = names if which == "all" else [p.name for p in chosen(self.layout, which)]
+        known = dict(zip(names, zip(self._finite(), self._targets, strict=True), strict=True))
+        return sample_panels([(name, known[name][0], float(known[name][1])) for name in wanted], ax=ax)
 
     def _finite(self) -> list[FloatArray]:
         return [column[np.isfinite(column)] for column in self._values.T]

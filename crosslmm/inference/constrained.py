@@ -1,6 +1,6 @@
 """The ML deviance with one parameter held at a value, minimised over all others.
 
-Each kind of parameter has its own way out of a constraint (docs/theory.md, section 9):
+Each kind of parameter has its own way out of a constraint (docs/profile.md):
 
 - A fixed effect goes into the response, ``y - x_j b``, and out of X: a linear map of the cross-products.
 - A standard deviation ``v`` fixes sigma, ``sigma = v / tau(theta)`` with tau the relative standard deviation, so theta

@@ -21,6 +21,8 @@ from crosslmm.inference.likelihood_ratio import by_ml
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter, chosen, parameter_values, parameters
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from crosslmm.fit import Fit
     from crosslmm.results import MixedLMResults
 
@@ -92,6 +94,38 @@ class Profile:
             raise ModelError(f"{parameter!r} has no profile here")
         spline = PchipInterpolator([p.value for p in curve.points], [p.zeta for p in curve.points], extrapolate=False)
         return np.asarray(spline(np.asarray(values, dtype=float)))
+
+    def plot(self, kind: str = "zeta", which: Sequence[str] | None = None, *, ax: Axes | None = None) -> np.ndarray:
+        """Draw the profiles, a picture per parameter.
+
+        Parameters
+        ----------
+        kind : {"zeta", "density"}
+            Signed roots of the deviance, straight lines where a normal interval is right; or the densities that these
+            roots imply.
+        which : sequence of str, optional
+            Parameters to draw; by default all that have a profile.
+        ax : matplotlib axes, optional
+            Where to draw the profile if there is one only.
+
+        Returns
+        -------
+        ndarray of axes, one per parameter
+
+        Raises
+        ------
+        ModelError
+            A parameter has no profile here, or the kind is unknown.
+        """
+        from crosslmm.plots.panels import profile_panels
+
+        curves = {c.parameter.name: c for c in self.curves if len(c.points) > 1}
+        missing = [name for name in which or () if name not in curves]
+        if missing:
+            raise ModelError(f"{missing[0]!r} has no profile here; there are {', '.join(curves)}")
+        drawn = [curves[name] for name in (curves if which is None else which)]
+        arrays = [(c.parameter.name, *np.transpose([(p.value, p.zeta) for p in c.points])) for c in drawn]
+        return profile_panels(arrays, kind, ax=ax)
 
     def __repr__(self) -> str:
         table = self.conf_int().rename(columns={0: "2.5%", 1: "97.5%"})
