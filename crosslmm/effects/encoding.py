@@ -118,10 +118,7 @@ class Encoding:
         made = self._evaluated(pieces, whats, used)
         if computed_pieces(part):
             self._check_row_wise(part, pieces, whats, used, made)
-        return [
-            matrix if piece.kept.size == matrix.shape[1] else matrix[:, piece.kept]
-            for matrix, piece in zip(made, pieces, strict=True)
-        ]
+        return [_kept(matrix, piece) for matrix, piece in zip(made, pieces, strict=True)]
 
     def _evaluated(self, pieces: Sequence[Encoded], whats: Sequence[str], used: pd.DataFrame) -> list[FloatArray]:
         with warnings.catch_warnings():
@@ -190,6 +187,12 @@ def _with_a_neighbour(row: pd.DataFrame) -> pd.DataFrame:
         if row[name].dtype == np.float64:
             other[name] = NEARBY * row[name] + (NEARBY - 1.0)
     return pd.concat([row, other])
+
+
+def _kept(matrix: FloatArray, piece: Encoded) -> FloatArray:
+    """The columns that are used, in their order."""
+    whole = np.array_equal(piece.kept, np.arange(matrix.shape[1]))
+    return matrix if whole else matrix[:, piece.kept]
 
 
 def _checked(made: Columns, piece: Encoded) -> FloatArray:
