@@ -370,7 +370,7 @@ def test_names_and_values_of_parameters(fits):
     np.testing.assert_allclose(values[[0, 2, 1, 3]], want, rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("small", "large"),
     [

@@ -11,7 +11,7 @@ ERRORS = 3.0
 
 REPLICATES = 400
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.simulation
 
 
 def test_responses_have_the_moments_of_the_model():

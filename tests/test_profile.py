@@ -189,7 +189,7 @@ def test_what_is_refused(reference_fit):
         sampled.profile()
 
 
-@pytest.mark.slow
+@pytest.mark.simulation
 def test_coverage_of_profile_and_wald_intervals():
     """400 responses drawn from the fit of sleepstudy by ML; results in docs/profile.md."""
     from crosslmm.inference.bootstrap import one_response, truth_of
