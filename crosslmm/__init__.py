@@ -1,6 +1,7 @@
 """crosslmm: linear mixed models with crossed random effects."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from crosslmm import datasets
 from crosslmm.engine.plan import DirectEngine, IterativeEngine, Plan
@@ -19,12 +20,14 @@ from crosslmm.errors import (
 from crosslmm.functions import accumulate, lmer, mixedlm
 from crosslmm.grouped.components import VCSpec
 from crosslmm.grouped.parameters import MixedLMParams
-from crosslmm.inference.likelihood_ratio import compare
-from crosslmm.interchange import load_fit
 from crosslmm.model import MixedLM
-from crosslmm.planning import Power, power, simulate
 from crosslmm.results import MixedLMResults
 from crosslmm.version import VERSION
+
+if TYPE_CHECKING:
+    from crosslmm.inference.likelihood_ratio import compare
+    from crosslmm.interchange import load_fit
+    from crosslmm.planning import Power, power, simulate
 
 __version__ = VERSION
 
@@ -58,10 +61,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`crosslmm.sklearn`, which loads scikit-learn when it is asked for."""
-    if name != "sklearn":
-        raise AttributeError(f"module 'crosslmm' has no attribute {name!r}")
-    import importlib
+LATER = {
+    "Power": "planning",
+    "compare": "inference.likelihood_ratio",
+    "load_fit": "interchange",
+    "power": "planning",
+    "simulate": "planning",
+}
+"""Public names whose modules are loaded when they are asked for: an import should not wait for them."""
 
-    return importlib.import_module("crosslmm.sklearn")
+
+def __getattr__(name: str) -> Any:
+    """The names of `LATER`, and `crosslmm.sklearn`, which loads scikit-learn."""
+    if name == "sklearn":
+        return import_module("crosslmm.sklearn")
+    if name not in LATER:
+        raise AttributeError(f"module 'crosslmm' has no attribute {name!r}")
+    return getattr(import_module(f"crosslmm.{LATER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """All public names."""
+    return sorted({*globals(), *LATER, "sklearn"})

@@ -20,7 +20,6 @@ from crosslmm.grouped.arguments import FitArguments, read_arguments
 from crosslmm.grouped.build import formula_of_columns, is_column_list, model_of_arrays, model_of_formula, subset_of
 from crosslmm.grouped.model_methods import ModelMethods
 from crosslmm.grouped.restructure import Sets, restructured
-from crosslmm.grouped.results import GroupedResults
 from crosslmm.grouped.written import Written
 from crosslmm.options import MAX_EVALUATIONS, TOLERANCE, check_limits, check_method, engine_options
 from crosslmm.options import print_iteration as _print_iteration
@@ -333,6 +332,8 @@ class MixedLM(ModelMethods, Versioned):
             warn(message, ConvergenceWarning)
         if self.written is None:
             return MixedLMResults(model, found)
+        from crosslmm.grouped.results import GroupedResults
+
         return GroupedResults(model, found, freepat=free, keep_history=bool(full_output))
 
     def _estimate(

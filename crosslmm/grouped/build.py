@@ -19,7 +19,6 @@ from crosslmm.grouped.order import in_patsy_order
 from crosslmm.grouped.written import Written, lower_names, written
 from crosslmm.sources import read_model
 from crosslmm.sources.find import find_source
-from crosslmm.sources.stream import Streamed
 
 Parts = tuple[MixedFormula, ModelRows, Written]
 
@@ -129,6 +128,8 @@ def subset_of(
 def _with_dropped(design: ModelRows, n_dropped: int) -> ModelRows:
     if isinstance(design, Design):
         return replace(design, n_dropped=n_dropped)
+    from crosslmm.sources.stream import Streamed
+
     if isinstance(design, Streamed):
         return replace(design, xp=replace(design.xp, n_dropped=n_dropped))
     return design

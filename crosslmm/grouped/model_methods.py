@@ -9,11 +9,11 @@ import numpy as np
 from crosslmm.covariance import FloatArray
 from crosslmm.design.rows import Design
 from crosslmm.errors import ModelError
-from crosslmm.grouped.likelihood import Likelihood, by_roots, covariance_hessian, cross_hessian, raw_beta, raw_scale
 from crosslmm.grouped.parameters import Point, Space
 from crosslmm.grouped.written import Written
 
 if TYPE_CHECKING:
+    from crosslmm.grouped.likelihood import Likelihood
     from crosslmm.grouped.regularized import RegularizedResults
     from crosslmm.model import MixedLM
 
@@ -49,6 +49,8 @@ class ModelMethods:
         ndarray
             Without `profile_fe`, the derivatives by the fixed effects come first.
         """
+        from crosslmm.grouped.likelihood import by_roots
+
         likelihood = self._likelihood(reml)
         point = self._at(likelihood, params, profile_fe)
         fixed, own = likelihood.score(likelihood.at(point, profile=profile_fe))
@@ -70,6 +72,8 @@ class ModelMethods:
         singular : bool
             Whether `params` is on the boundary, where derivatives are one-sided.
         """
+        from crosslmm.grouped.likelihood import covariance_hessian, cross_hessian, raw_beta
+
         likelihood = self._likelihood(reml)
         space = likelihood.space
         point = space.point(params, has_fe=True if np.ndim(params) else None)
@@ -91,6 +95,8 @@ class ModelMethods:
         tol : float
             Variance below which they count as singular.
         """
+        from crosslmm.grouped.likelihood import raw_beta
+
         likelihood = self._likelihood(True)
         point = Point(
             None,
@@ -110,6 +116,8 @@ class ModelMethods:
         vcomp : array, shape (k_vc,)
         reml : bool
         """
+        from crosslmm.grouped.likelihood import raw_scale
+
         likelihood = self._likelihood(reml)
         shape = (likelihood.space.k_re,) * 2
         point = Point(np.asarray(fe_params, float), np.asarray(cov_re, float).reshape(shape), np.asarray(vcomp, float))
@@ -251,6 +259,8 @@ class ModelMethods:
         return Space.of(_written(self), _model(self).design.layout)
 
     def _likelihood(self, reml: bool, engine: str = "auto") -> Likelihood:
+        from crosslmm.grouped.likelihood import Likelihood
+
         model = _model(self)
         return Likelihood(model.crossproducts, model._equations(engine), self._space, bool(reml))
 

@@ -14,7 +14,6 @@ from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.design.rows import Design, ModelRows
 from crosslmm.layout import Layout
-from crosslmm.sources.stream import Streamed
 
 
 def patsy_order(text: str, spec: ModelSpec) -> list[int]:
@@ -46,6 +45,8 @@ def _is_number(factor: Factor, spec: ModelSpec) -> bool:
 
 def in_patsy_order(design: ModelRows, text: str) -> ModelRows:
     """The rows with their fixed-effects columns in that order."""
+    from crosslmm.sources.stream import Streamed
+
     if isinstance(design, Design):
         spec, kept = design.fixed_spec, design.fixed_kept
     elif isinstance(design, Streamed):

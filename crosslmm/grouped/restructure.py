@@ -11,7 +11,6 @@ from crosslmm.crossproducts import CrossProducts, PairBlock
 from crosslmm.design.rows import Design, ModelRows
 from crosslmm.errors import ModelError
 from crosslmm.layout import Layout, Term
-from crosslmm.sources.stream import Streamed
 
 Sets = tuple[tuple[int, ...], ...]
 
@@ -41,6 +40,8 @@ def restructured(design: ModelRows, text: str, sets: Sets) -> ModelRows:
     layout = _layout(design.layout, text, sets, design.crossproducts())
     if isinstance(design, Design):
         return replace(design, layout=layout)
+    from crosslmm.sources.stream import Streamed
+
     if isinstance(design, Streamed):
         return replace(design, xp=_mapped(design.xp, layout))
     raise ModelError("covariances can be held at 0 only in a model whose rows are at hand")

@@ -12,10 +12,7 @@ from crosslmm.design.frame import column_names, read_frame
 from crosslmm.design.rows import ModelRows, Progress
 from crosslmm.formula import MixedFormula
 from crosslmm.sources.find import find_source
-from crosslmm.sources.learn import needs_of
 from crosslmm.sources.local import Slices
-from crosslmm.sources.rowwise import NeedsAllRows
-from crosslmm.sources.stream import stream_design
 
 MANY_ROWS = 2_000_000
 """A table in memory with more rows is read in stretches, so that memory beyond the data does not grow with them."""
@@ -50,8 +47,12 @@ def read_model(
     source = find_source(data)
     options: dict[str, Any] = {"missing": missing, "context": context}
     if source is not None:
+        from crosslmm.sources.stream import stream_design
+
         return stream_design(formula, source, weights=weights, offset=offset, progress=progress, **options)
     if _n_rows(data) > MANY_ROWS:
+        from crosslmm.sources.rowwise import NeedsAllRows
+
         try:
             return _in_stretches(formula, data, weights, offset, progress, **options)
         except NeedsAllRows:
@@ -75,6 +76,9 @@ def _in_stretches(
     missing: str,
     context: Mapping[str, Any] | None,
 ) -> ModelRows:
+    from crosslmm.sources.learn import needs_of
+    from crosslmm.sources.stream import stream_design
+
     given = {"weights": weights, "offset": offset}
     names = {what: value for what, value in given.items() if isinstance(value, str)}
     present = column_names(data)
