@@ -183,3 +183,15 @@ def test_hidden_files_of_a_directory_are_not_read(tmp_path):
     frame.to_parquet(tmp_path / "A.PARQUET")
     (tmp_path / "._A.parquet").write_bytes(b"not a table")
     assert clm.lmer("Reaction ~ Days + (1 | Subject)", tmp_path).nobs == len(frame)
+
+
+def test_a_partition_that_lacks_a_column_is_named():
+    dd = pytest.importorskip("dask.dataframe")
+    frame = clm.datasets.load_sleepstudy()
+
+    def part(i):
+        return frame.drop(columns="Days") if i == 2 else frame
+
+    broken = dd.from_map(part, range(4), meta=frame.iloc[:0], enforce_metadata=False)
+    with pytest.raises(clm.DataError, match=r"partition 2.*Days"):
+        clm.lmer("Reaction ~ Days + (1 | Subject)", broken)

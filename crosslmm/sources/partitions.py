@@ -79,7 +79,17 @@ class Partitions:
             raise
         except Exception as error:  # the graph that makes the partitions is the user's
             first = (str(error).splitlines() or [""])[0]
-            raise DataError(f"the dask DataFrame cannot be computed: {type(error).__name__}: {first}") from error
+            where = self._failing(columns)
+            raise DataError(f"{where} cannot be computed: {type(error).__name__}: {first}") from error
+
+    def _failing(self, columns: list[str]) -> str:
+        """Name of the first partition that cannot be computed by itself."""
+        for i, part in enumerate(self._parts(columns)):
+            try:
+                part.compute()
+            except Exception:  # as above
+                return f"partition {i} of the dask DataFrame"
+        return "the dask DataFrame"
 
 
 @dataclass(frozen=True)
