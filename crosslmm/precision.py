@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
+from crosslmm.quadratic import DEFINITE
 
 NEARBY = 1e-3
 """Distance of the points from the estimates, in standard errors: small against any curvature."""
-
-DEFINITE = 1e-6
-"""Smallest eigenvalue, in correlation form, of a Hessian that counts as positive definite."""
 
 
 @dataclass(frozen=True)

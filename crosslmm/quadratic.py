@@ -78,6 +78,11 @@ class Slopes(Protocol):
 V = TypeVar("V", bound=Criterion)
 
 
+def can_move(column: NDArray[np.intp], theta: FloatArray) -> NDArray[np.bool_]:
+    """Parameters that can move, shape (m,): all but those whose whole column of a template is 0."""
+    return np.bincount(column, theta != 0.0)[column] > 0.0
+
+
 @dataclass(frozen=True)
 class Problem(Generic[V]):
     """What is minimised.
@@ -119,7 +124,7 @@ class Problem(Generic[V]):
 
     def free(self, theta: FloatArray) -> NDArray[np.bool_]:
         """Parameters that can move: all but the columns that are 0; shape (m,)."""
-        return np.bincount(self.column, theta != 0.0)[self.column] > 0.0
+        return can_move(self.column, theta)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Equations
 from crosslmm.objective import Derivatives, Directions, Evaluation, differentiate, evaluate
 from crosslmm.precision import NEARBY, Precision, Spread, directions, precision, spread
+from crosslmm.quadratic import can_move
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def examine(xp: CrossProducts, theta: FloatArray, value: Evaluation) -> Minimum:
     """Derivatives at a minimum, and the covariance of theta that they give."""
     layout = xp.layout
     slopes = differentiate(value, Directions(layout.theta_factor, layout.theta_basis))
-    moving = np.bincount(layout.theta_column, theta != 0.0)[layout.theta_column] > 0.0
+    moving = can_move(layout.theta_column, theta)
     found = precision(slopes.information, slopes.curvature, slopes.deviations, slopes.fixed_slopes, moving)
     return Minimum(theta, value, slopes, found)
 

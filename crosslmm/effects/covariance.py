@@ -45,15 +45,11 @@ TOLERANCE = 1e-10
 class Solver(Protocol):
     """M^-1 in standardised coordinates, over sigma^2."""
 
-    @property
-    def exact_blocks(self) -> bool:
-        """Whether `blocks` is there."""
-
     def solve(self, h: Templates) -> Templates:
         """``M^-1 h`` for h given per factor as (k, L, m)."""
 
-    def blocks(self, factor: int) -> FloatArray:
-        """Diagonal blocks of one factor, (k, k, L)."""
+    def blocks(self, factor: int) -> FloatArray | None:
+        """Diagonal blocks of one factor, (k, k, L); None where they are known by solving for each level only."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,6 @@ class DirectSolver:
     """`Solver` by the factors of the direct engine."""
 
     system: DirectSystem
-
-    @property
-    def exact_blocks(self) -> bool:
-        """See `Solver.exact_blocks`."""
-        return True
 
     def solve(self, h: Templates) -> Templates:
         """See `Solver.solve`."""
@@ -118,11 +109,6 @@ class IterativeSolver:
     system: IterativeSystem
     n_probes: int
 
-    @property
-    def exact_blocks(self) -> bool:
-        """See `Solver.exact_blocks`."""
-        return False
-
     def solve(self, h: Templates) -> Templates:
         """See `Solver.solve`."""
         system = self.system
@@ -151,9 +137,8 @@ class IterativeSolver:
         others = core.scaled(u)
         return [apply(core.first.psi, core.remainder(h_e, others)), *others]
 
-    def blocks(self, factor: int) -> FloatArray:
-        """See `Solver.blocks`."""
-        raise NotImplementedError("blocks of all levels are not exact here; solve for some, or estimate them")
+    def blocks(self, factor: int) -> None:
+        """See `Solver.blocks`: nothing is factorised."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +214,10 @@ class Joint:
         """``sigma^2 M^-1`` of the effects of each of some levels (all by default); shape (k, k, m)."""
         wanted = np.arange(self.fit.layout.factors[factor].n_levels) if levels is None else levels
         k = self.fit.layout.factors[factor].size
-        if self.solver.exact_blocks and wanted.size * k > MOST_SOLVED:
+        standard = self.solver.blocks(factor) if wanted.size * k > MOST_SOLVED else None
+        if standard is not None:
             U = self._bases[factor]
-            found = np.einsum("ia,abl,jb->ijl", U, self.solver.blocks(factor), U, optimize=True)
+            found = np.einsum("ia,abl,jb->ijl", U, standard, U, optimize=True)
             return self.fit.sigma**2 * found[:, :, wanted]
         parts = [
             found[factor][:, own, :, np.arange(own.size)].transpose(1, 2, 0)

@@ -13,6 +13,7 @@ from scipy.linalg import block_diag
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.protocol import Templates
 from crosslmm.linalg.dense import cholesky_in_place, log_det, solve_lower, solve_lower_transposed
+from crosslmm.linalg.levels import by_factor
 
 Vectors = tuple[FloatArray, ...]
 
@@ -50,11 +51,7 @@ class Border:
 
     def split(self, v: FloatArray) -> Vectors:
         """Random effects of the border (n_effects, m) by factor, each (k, L, m)."""
-        parts, start = [], 0
-        for k, n in self.shapes:
-            parts.append(v[start : start + k * n].reshape(k, n, v.shape[1]))
-            start += k * n
-        return tuple(parts)
+        return by_factor(v, self.shapes)
 
     def join(self, z: Vectors, m: int) -> FloatArray:
         """Random effects by factor as one array (n_effects, m)."""

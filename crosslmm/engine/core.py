@@ -18,7 +18,7 @@ import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.protocol import Templates
-from crosslmm.linalg.levels import Elimination, apply, congruence, eliminate, invert, multiply
+from crosslmm.linalg.levels import Elimination, apply, by_factor, congruence, eliminate, invert, multiply
 from crosslmm.linalg.pairs import GramOperator
 from crosslmm.linalg.schur import SparseCoupling
 
@@ -55,11 +55,7 @@ class CoreBlocks:
 
     def split(self, v: FloatArray) -> Vectors:
         """A vector (q, m) by factor, each (k, L, m)."""
-        parts, start = [], 0
-        for k, n in self.shapes:
-            parts.append(v[start : start + k * n].reshape(k, n, v.shape[1]))
-            start += k * n
-        return tuple(parts)
+        return by_factor(v, self.shapes)
 
     def at(self, templates: Templates) -> Core:
         """The core at the templates of the factors e, b."""

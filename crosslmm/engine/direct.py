@@ -17,7 +17,7 @@ from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.plan import DirectEngine, Plan
-from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, Templates
+from crosslmm.engine.protocol import Effects, ExactEquations, ExactSystem, Marginal, Products, Scores, Templates
 from crosslmm.engine.symbolic import Symbolic, analyze
 from crosslmm.linalg.coupling import Coupling, Scaled, build_coupling
 from crosslmm.linalg.dense import solve_lower
@@ -33,7 +33,7 @@ LEVELS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class DirectEquations:
+class DirectEquations(ExactEquations):
     """The equations of one model, analysed once.
 
     Attributes
@@ -58,24 +58,6 @@ class DirectEquations:
     def plan(self) -> Plan:
         """How the equations are stored and solved."""
         return self.symbolic.plan
-
-    @property
-    def n_probes(self) -> int:
-        """See `Equations.n_probes`."""
-        return 0
-
-    @property
-    def resolution(self) -> float:
-        """See `Equations.resolution`."""
-        return 0.0
-
-    @property
-    def asked_error(self) -> float:
-        """See `Equations.asked_error`."""
-        return 0.0
-
-    def sharper(self, ratio: float) -> None:
-        """See `Equations.sharper`: nothing here is sampled."""
 
     def at(self, templates: Templates) -> DirectSystem:
         """See `Equations.at`."""
@@ -103,7 +85,7 @@ def prepare(xp: CrossProducts, options: DirectEngine) -> DirectEquations:
 
 
 @dataclass(frozen=True)
-class DirectSystem:
+class DirectSystem(ExactSystem):
     """See `crosslmm.engine.protocol.System`; templates in the order of the elimination."""
 
     equations: DirectEquations
@@ -116,16 +98,6 @@ class DirectSystem:
     def log_det(self) -> float:
         """See `System.log_det`."""
         return self.first.log_det + self.rest.log_det
-
-    @property
-    def log_det_error(self) -> float:
-        """See `System.log_det_error`."""
-        return 0.0
-
-    @property
-    def steps(self) -> int:
-        """See `System.steps`."""
-        return 0
 
     @cached_property
     def border_first(self) -> FloatArray:

@@ -17,7 +17,7 @@ from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.core import Core
 from crosslmm.linalg.cg import Solution, log_quadrature
-from crosslmm.linalg.levels import multiply
+from crosslmm.linalg.levels import by_factor, multiply
 
 Vectors = tuple[FloatArray, ...]
 
@@ -26,11 +26,8 @@ def signs(shapes: tuple[tuple[int, int], ...], numbers: range, seed: int) -> Vec
     """Independent signs of the probes with these numbers, by factor (k, L, n); each depends on its number alone."""
     size = sum(k * n_levels for k, n_levels in shapes)
     bits = [np.random.default_rng([seed, number]).integers(0, 2, size, dtype=np.int8) for number in numbers]
-    r = 2.0 * np.stack(bits, axis=1) - 1.0
-    ends = np.cumsum([k * n_levels for k, n_levels in shapes])[:-1]
-    return tuple(
-        part.reshape(k, n_levels, len(numbers)) for part, (k, n_levels) in zip(np.split(r, ends), shapes, strict=True)
-    )
+    r = np.asarray(2.0 * np.stack(bits, axis=1) - 1.0, dtype=np.float64)
+    return by_factor(r, shapes)
 
 
 @dataclass(frozen=True)

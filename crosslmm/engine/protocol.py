@@ -150,3 +150,39 @@ class Equations(Protocol):
         ratio : float
             Largest Monte Carlo error of a theta over its standard error.
         """
+
+
+class ExactSystem:
+    """What every system says of sampling where nothing is sampled."""
+
+    @property
+    def log_det_error(self) -> float:
+        """See `System.log_det_error`."""
+        return 0.0
+
+    @property
+    def steps(self) -> int:
+        """See `System.steps`."""
+        return 0
+
+
+class ExactEquations:
+    """What all equations say of sampling where nothing is sampled."""
+
+    @property
+    def n_probes(self) -> int:
+        """See `Equations.n_probes`."""
+        return 0
+
+    @property
+    def asked_error(self) -> float:
+        """See `Equations.asked_error`."""
+        return 0.0
+
+    @property
+    def resolution(self) -> float:
+        """See `Equations.resolution`."""
+        return 0.0
+
+    def sharper(self, ratio: float) -> None:
+        """See `Equations.sharper`."""

@@ -68,22 +68,6 @@ def model_at(xp: CrossProducts, equations: DirectEquations, theta_raw: FloatArra
     return ModelAt(xp, equations, xp.layout.to_standard(theta_raw), natural_scale(xp))
 
 
-class Value(Protocol):
-    """A deviance; see `crosslmm.quadratic.Criterion`."""
-
-    @property
-    def criterion(self) -> float:
-        """The deviance."""
-
-    @property
-    def noise(self) -> float:
-        """See `crosslmm.quadratic.Criterion`."""
-
-    @property
-    def steps(self) -> int:
-        """See `crosslmm.quadratic.Criterion`."""
-
-
 class Constrained(Protocol):
     """One parameter that can be held at any value."""
 

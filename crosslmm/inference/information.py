@@ -21,7 +21,7 @@ from crosslmm.errors import ModelError, NumericalError
 from crosslmm.inference.state import State, moved_covariances, white_scores
 from crosslmm.inference.traces import Sampled, trace_products
 from crosslmm.objective import Directions, differentiate
-from crosslmm.precision import DEFINITE
+from crosslmm.quadratic import DEFINITE
 from crosslmm.start import natural_scale
 
 KINDS = ("observed", "expected", "average")

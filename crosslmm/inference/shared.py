@@ -9,7 +9,7 @@ import numpy as np
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.direct import DirectEquations, DirectSystem
 from crosslmm.engine.plan import Plan
-from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, System, Templates
+from crosslmm.engine.protocol import Effects, ExactEquations, ExactSystem, Marginal, Products, Scores, System, Templates
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def shared_start(equations: DirectEquations, templates: Templates, *, reml: bool
 
 
 @dataclass(frozen=True)
-class SharedEquations:
+class SharedEquations(ExactEquations):
     """`crosslmm.engine.protocol.Equations` of one response."""
 
     own: DirectEquations
@@ -49,24 +49,6 @@ class SharedEquations:
     def plan(self) -> Plan:
         """See `Equations.plan`."""
         return self.own.plan
-
-    @property
-    def n_probes(self) -> int:
-        """See `Equations.n_probes`."""
-        return 0
-
-    @property
-    def asked_error(self) -> float:
-        """See `Equations.asked_error`."""
-        return 0.0
-
-    @property
-    def resolution(self) -> float:
-        """See `Equations.resolution`."""
-        return 0.0
-
-    def sharper(self, ratio: float) -> None:
-        """See `Equations.sharper`."""
 
     def at(self, templates: Templates) -> System:
         """See `Equations.at`."""
@@ -78,7 +60,7 @@ class SharedEquations:
 
 
 @dataclass(frozen=True)
-class StartSystem:
+class StartSystem(ExactSystem):
     """`crosslmm.engine.protocol.System` at the start."""
 
     own: DirectSystem
@@ -88,16 +70,6 @@ class StartSystem:
     def log_det(self) -> float:
         """See `System.log_det`."""
         return self.own.log_det
-
-    @property
-    def log_det_error(self) -> float:
-        """See `System.log_det_error`."""
-        return 0.0
-
-    @property
-    def steps(self) -> int:
-        """See `System.steps`."""
-        return 0
 
     @property
     def fixed(self) -> FloatArray:

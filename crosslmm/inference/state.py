@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.iterative import IterativeEquations
 from crosslmm.engine.protocol import Equations, Templates
 from crosslmm.fit import Fit
 from crosslmm.linalg.dense import solve_lower
 from crosslmm.objective import Evaluation, evaluate
+from crosslmm.quadratic import can_move
 from crosslmm.uncertainty import Minimum, examine
 
 
@@ -68,15 +68,13 @@ def state_of(xp: CrossProducts, equations: Equations, fit: Fit) -> State:
     ----------
     xp : CrossProducts
     equations : Equations
-        Of the engine of the fit.
+        Those of the fit (`MixedLM.equations_of`).
     fit : Fit
     """
-    if isinstance(equations, IterativeEquations) and fit.sampling is not None:
-        equations = replace(equations, n_probes=fit.sampling.n_probes)
     layout = xp.layout
     theta = layout.to_standard(fit.theta)
     value = evaluate(equations, xp, layout.templates(theta), reml=fit.reml)
-    moving = np.bincount(layout.theta_column, theta != 0.0)[layout.theta_column] > 0.0
+    moving = can_move(layout.theta_column, theta)
     return State(xp, equations, fit, examine(xp, theta, value), moving)
 
 

@@ -31,6 +31,15 @@ class Elimination:
     psi: FloatArray
 
 
+def by_factor(v: FloatArray, shapes: tuple[tuple[int, int], ...]) -> tuple[FloatArray, ...]:
+    """Random effects (q, m) of several factors with so many columns and levels (k, L), each (k, L, m)."""
+    parts, start = [], 0
+    for k, n_levels in shapes:
+        parts.append(v[start : start + k * n_levels].reshape(k, n_levels, v.shape[1]))
+        start += k * n_levels
+    return tuple(parts)
+
+
 def congruence(T: FloatArray, blocks: FloatArray, U: FloatArray) -> FloatArray:
     """``T' B_l U`` for every level; (r, k, ...) blocks from T (k, r), B (k, m, L), U (m, s): shape (r, s, L)."""
     if T.shape == (1, 1) and U.shape == (1, 1):

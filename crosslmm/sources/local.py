@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +27,16 @@ MOST_TOGETHER = 1000
 """Small batches that are put together at most."""
 
 
-class Local:
+class Local(ABC):
     """A source whose batches are read one after the other by this process."""
 
+    @abstractmethod
     def columns(self) -> list[str]:
-        """Names of the columns of the first batch."""
-        for batch in self.tables():
-            with batch_errors(batch.name):
-                return column_names(batch.table)
-        raise DataError(NO_BATCHES)
+        """Names of the columns."""
+
+    @abstractmethod
+    def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
+        """Batches of at most so many rows, as pandas frames."""
 
     def n_rows(self) -> int | None:
         """Unknown before all are read."""
@@ -43,19 +45,6 @@ class Local:
     def reads(self, path: Path) -> bool:
         """Whether a file is one of those that are read."""
         return False
-
-    def tables(self) -> Iterator[Batch]:
-        """Batches as they come, of any size."""
-        raise NotImplementedError
-
-    def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
-        """Batches of at most so many rows, as pandas frames."""
-        start = 0
-        for batch in self.tables():
-            with batch_errors(batch.name):
-                frame = read_columns(batch.table, columns)
-            yield from sliced(Batch(batch.name, numbered(frame, start)), rows)
-            start += len(frame)
 
     def reduce(
         self,
@@ -70,6 +59,30 @@ class Local:
         """Sum over batches, in their order."""
         batches = self.batches(columns, rows)
         return fold(grouped(batches, rows // 2) if together else batches, make, add, watch)
+
+
+class Tabled(Local):
+    """A source of tables, of any kind and size."""
+
+    @abstractmethod
+    def tables(self) -> Iterator[Batch]:
+        """Batches as they come."""
+
+    def columns(self) -> list[str]:
+        """Names of the columns of the first table."""
+        for batch in self.tables():
+            with batch_errors(batch.name):
+                return column_names(batch.table)
+        raise DataError(NO_BATCHES)
+
+    def batches(self, columns: list[str], rows: int) -> Iterator[Batch]:
+        """Tables, or stretches of their rows."""
+        start = 0
+        for batch in self.tables():
+            with batch_errors(batch.name):
+                frame = read_columns(batch.table, columns)
+            yield from sliced(Batch(batch.name, numbered(frame, start)), rows)
+            start += len(frame)
 
 
 def fold(batches: Iterable[Batch], make: Make[T], add: Add[T], watch: Callable[[int], None]) -> T:
@@ -121,7 +134,7 @@ def _together(batches: list[Batch]) -> Batch:
 
 
 @dataclass(frozen=True)
-class Slices(Local):
+class Slices(Tabled):
     """A table in memory, read in stretches of rows."""
 
     frame: pd.DataFrame
@@ -142,7 +155,7 @@ class Slices(Local):
 
 
 @dataclass(frozen=True)
-class Tables(Local):
+class Tables(Tabled):
     """A list of tables."""
 
     parts: Sequence[Any]
@@ -154,7 +167,7 @@ class Tables(Local):
 
 
 @dataclass(frozen=True)
-class Calls(Local):
+class Calls(Tabled):
     """A callable that gives a new iterator over tables each time."""
 
     function: Callable[[], Iterable[Any]]
