@@ -49,6 +49,22 @@ class Border:
         """Number c of columns."""
         return self.gram.shape[0]
 
+    def with_columns(self, border: Vectors, fixed: FloatArray) -> Border:
+        """The same factors beside other fixed-effects columns and another response.
+
+        Parameters
+        ----------
+        border : tuple of ndarray, each (k, L, p + 1)
+            ``Z' W [X, y]`` of the factors e, b and those of the border.
+        fixed : ndarray, shape (p + 1, p + 1)
+        """
+        s, n_core = self.n_effects, 1 + len(self.others)
+        effects = (self.first, *self.others)
+        columns = [np.concatenate([e[:, :, :s], own], axis=2) for e, own in zip(effects, border, strict=False)]
+        beside = np.concatenate([np.zeros((0, fixed.shape[0])), *(b.reshape(-1, b.shape[2]) for b in border[n_core:])])
+        gram = np.block([[self.gram[:s, :s], beside], [beside.T, fixed]])
+        return Border(self.shapes, columns[0], tuple(columns[1:]), gram)
+
     def split(self, v: FloatArray) -> Vectors:
         """Random effects of the border (n_effects, m) by factor, each (k, L, m)."""
         return by_factor(v, self.shapes)

@@ -7,7 +7,7 @@ With e the eliminated factor and r all others (docs/theory.md, eq. (17)-(26)):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -59,6 +59,10 @@ class DirectEquations(ExactEquations):
         """How the equations are stored and solved."""
         return self.symbolic.plan
 
+    def with_columns(self, border: tuple[FloatArray, ...], fixed: FloatArray) -> DirectEquations:
+        """See `Equations.with_columns`."""
+        return replace(self, border=tuple(border[f] for f in self.symbolic.order), fixed=fixed)
+
     def at(self, templates: Templates) -> DirectSystem:
         """See `Equations.at`."""
         ordered = tuple(templates[f] for f in self.symbolic.order)
@@ -98,6 +102,10 @@ class DirectSystem(ExactSystem):
     def log_det(self) -> float:
         """See `System.log_det`."""
         return self.first.log_det + self.rest.log_det
+
+    def with_response(self, equations: DirectEquations) -> DirectSystem:
+        """See `System.with_response`."""
+        return replace(self, equations=equations)
 
     @cached_property
     def border_first(self) -> FloatArray:

@@ -130,6 +130,10 @@ class IterativeEquations:
             return None
         return replace(self, n_probes=n)
 
+    def with_columns(self, border: tuple[FloatArray, ...], fixed: FloatArray) -> IterativeEquations:
+        """See `Equations.with_columns`."""
+        return replace(self, border=self.border.with_columns(tuple(border[f] for f in self.order), fixed))
+
     def at(self, templates: Templates) -> IterativeSystem:
         """See `Equations.at`."""
         ordered = tuple(templates[f] for f in self.order)
@@ -144,7 +148,7 @@ def _solve_columns(core: Core, border: Border, n_probes: int, seed: int) -> tupl
     if not core.blocks.n_equations:
         nothing = np.zeros((0, border.n_columns))
         return Solved(border.first, nothing, nothing, nothing), None, 0
-    v = core.transposed(core.reduce(border.first, border.others))
+    v = _reduced_columns(core, border)
     Q = shifts(core)
     fixed = np.hstack([v, right_hand_sides(core, Q)])
     samples: list[Samples] = []
@@ -161,6 +165,22 @@ def _solve_columns(core: Core, border: Border, n_probes: int, seed: int) -> tupl
         samples.append(read_columns(core, w, z, solution, slice(own, None)))
         steps += solution.steps
     return solved, complete(samples, exact), steps
+
+
+def _reduced_columns(core: Core, border: Border, first: int = 0) -> FloatArray:
+    """``T' (h_b - C' Psi h_e)`` of the border's columns from `first` on; shape (q, m)."""
+    return core.transposed(core.reduce(border.first[:, :, first:], tuple(h[:, :, first:] for h in border.others)))
+
+
+def _solve_response(system: IterativeSystem, border: Border) -> tuple[Solved, int]:
+    """The columns of a border that differs from that of the system in the last one, and the steps it took."""
+    core, old = system.core, system.columns
+    if not core.blocks.n_equations:
+        return replace(old, h_e=border.first), 0
+    v = _reduced_columns(core, border, border.n_columns - 1)
+    y = cg.solve(core.matrix, core.precondition, v, np.full(1, DATA_TOLERANCE))
+    both = [np.hstack([a[:, :-1], b]) for a, b in ((old.v, v), (old.u, y.x), (old.residual, y.residual))]
+    return Solved(border.first, *both), y.steps
 
 
 def _chunks(n: int, columns: int = 1) -> list[range]:
@@ -222,6 +242,16 @@ class IterativeSystem:
         if self.samples is None:
             return 0.0
         return float(self.samples.log_dets.std(ddof=1) / np.sqrt(self.samples.log_dets.size))
+
+    @property
+    def log_det_samples(self) -> FloatArray:
+        """See `System.log_det_samples`."""
+        return np.zeros(0) if self.samples is None else self.samples.log_dets
+
+    def with_response(self, equations: IterativeEquations) -> IterativeSystem:
+        """See `System.with_response`; only the response is solved for."""
+        columns, steps = _solve_response(self, equations.border)
+        return replace(self, equations=equations, columns=columns, steps=steps)
 
     @cached_property
     def modes(self) -> Vectors:

@@ -7,7 +7,9 @@ estimates by sampling carries its error; what it computes exactly carries 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.plan import Plan
@@ -97,6 +99,13 @@ class System(Protocol):
         """Monte Carlo standard error of `log_det`; 0 where it is exact."""
 
     @property
+    def log_det_samples(self) -> FloatArray:
+        """What each probe says of `log_det`, up to what is exact; shape (n,), n = 0 where nothing is sampled.
+
+        The same probes say it of all systems of the same equations, so differences are known far better.
+        """
+
+    @property
     def steps(self) -> int:
         """Conjugate gradient steps that setting up the system took."""
 
@@ -118,6 +127,9 @@ class System(Protocol):
 
     def marginal(self, *, reml: bool) -> Marginal:
         """Derivative of ``log |V|`` (ML) or ``log |V| + log |X' V^-1 X|`` (REML) by ``T T'``."""
+
+    def with_response(self, equations: Any) -> System:
+        """The system at the same theta of equations that differ in the response only."""
 
 
 class Equations(Protocol):
@@ -142,6 +154,17 @@ class Equations(Protocol):
     def at(self, templates: Templates) -> System:
         """The system at one template per factor of the layout (k, k)."""
 
+    def with_columns(self, border: tuple[FloatArray, ...], fixed: FloatArray) -> Equations:
+        """The equations with other fixed-effects columns and another response.
+
+        Parameters
+        ----------
+        border : tuple of ndarray, each (k, L, p + 1)
+            ``Z' W [X, y]`` by factor of the layout.
+        fixed : ndarray, shape (p + 1, p + 1)
+            ``[X, y]' W [X, y]``.
+        """
+
     def sharper(self, ratio: float) -> Equations | None:
         """The equations with more probes where the Monte Carlo error is too large, else None.
 
@@ -159,6 +182,11 @@ class ExactSystem:
     def log_det_error(self) -> float:
         """See `System.log_det_error`."""
         return 0.0
+
+    @property
+    def log_det_samples(self) -> FloatArray:
+        """See `System.log_det_samples`."""
+        return np.zeros(0)
 
     @property
     def steps(self) -> int:

@@ -79,24 +79,10 @@ def oriented(xp: CrossProducts, f: int, g: int) -> PairBlock:
 
 
 def _border(xp: CrossProducts, first: int, middle: tuple[int, ...], last: tuple[int, ...]) -> Border:
-    effects = [_dense_rows(xp, f, last) for f in (first, *middle)]
-    gram = (
-        np.block(
-            [
-                [_small_gram(xp, last), np.concatenate([_flat(xp.border[s]) for s in last])],
-                [np.concatenate([_flat(xp.border[s]) for s in last]).T, xp.fixed],
-            ]
-        )
-        if last
-        else xp.fixed
-    )
-    columns = [np.concatenate([e, xp.border[f]], axis=2) for e, f in zip(effects, (first, *middle), strict=True)]
     shapes = tuple((xp.diagonal[s].shape[0], xp.diagonal[s].shape[2]) for s in last)
-    return Border(shapes, columns[0], tuple(columns[1:]), gram)
-
-
-def _flat(border: FloatArray) -> FloatArray:
-    return border.reshape(-1, border.shape[2])
+    effects = [_dense_rows(xp, f, last) for f in (first, *middle)]
+    alone = Border(shapes, effects[0], tuple(effects[1:]), _small_gram(xp, last))
+    return alone.with_columns(tuple(xp.border[f] for f in (first, *middle, *last)), xp.fixed)
 
 
 def _dense_rows(xp: CrossProducts, f: int, last: tuple[int, ...]) -> FloatArray:

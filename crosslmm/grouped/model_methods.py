@@ -13,6 +13,7 @@ from crosslmm.grouped.parameters import Point, Space
 from crosslmm.grouped.written import Written
 
 if TYPE_CHECKING:
+    from crosslmm.engine.plan import Engine
     from crosslmm.grouped.likelihood import Likelihood
     from crosslmm.grouped.regularized import RegularizedResults
     from crosslmm.model import MixedLM
@@ -258,7 +259,7 @@ class ModelMethods:
     def _space(self) -> Space:
         return Space.of(_written(self), _model(self).design.layout)
 
-    def _likelihood(self, reml: bool, engine: str = "auto") -> Likelihood:
+    def _likelihood(self, reml: bool, engine: str | Engine = "auto") -> Likelihood:
         from crosslmm.grouped.likelihood import Likelihood
 
         model = _model(self)

@@ -52,7 +52,7 @@ def profile_re(fit: GroupedResults, which: int | str, vtype: str, below: Side, a
             f"dist_low={below[1]} reaches below a variance of {variance * fit.scale:.4g}; take a smaller distance"
         )
     values = np.append(np.linspace(low, variance, below[0] + 1), np.linspace(variance, high, above[0] + 1)[1:])
-    likelihood = fit.model._likelihood(fit.reml, fit.estimates.plan.engine)
+    likelihood = fit.model._likelihood(fit.reml, fit.estimates.plan.options)
     family = _family(likelihood, fit._point, position, vtype)
     found = [_maximum(likelihood, family, float(value)) for value in values]
     return np.array(

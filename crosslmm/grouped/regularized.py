@@ -75,7 +75,7 @@ def regularized(fit: GroupedResults, alpha: Any, limits: Descent, start: Any) ->
         raise ModelError(
             f"alpha must be a number, or one number for each of the {fit.k_fe} fixed effects; not negative"
         )
-    likelihood = fit.model._likelihood(fit.reml, fit.estimates.plan.engine)
+    likelihood = fit.model._likelihood(fit.reml, fit.estimates.plan.options)
     value = likelihood.at(fit._point, profile=True)
     standard = fit.estimates.layout.standardization
     F = _raw(likelihood, value)

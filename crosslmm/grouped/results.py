@@ -187,7 +187,7 @@ class GroupedResults(Inference, Keeping, MixedLMResults):
         held = held_covariances(sets, space.k_re, space.k_vc)
         sampling = self.estimates.sampling
         if sampling is None:
-            likelihood = self.model._likelihood(self.reml, self.estimates.plan.engine)
+            likelihood = self.model._likelihood(self.reml, self.estimates.plan.options)
             result[p:, p:] = parameter_covariance(likelihood, self._point, held)
         else:
             result[p:, p:] = sampled_covariance(sampling.statistical, space, self._point, held)

@@ -13,8 +13,8 @@ from scipy import special
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.direct import DirectEquations, prepare
-from crosslmm.engine.plan import DirectEngine
+from crosslmm.engine.choose import choose
+from crosslmm.engine.protocol import Equations
 from crosslmm.errors import CrosslmmError, ModelError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
@@ -304,7 +304,7 @@ def _parametric_work(
 ) -> tuple[int, Callable[[list[np.random.Generator]], Replicates]]:
     xp, estimates = fit.model.crossproducts, fit.estimates
     source = simulator(xp, truth_of(estimates, xp.layout))
-    again = refitter(xp, prepare(xp, DirectEngine()), estimates.theta, reml=estimates.reml)
+    again = refitter(xp, fit.model.equations_of(estimates), estimates.theta, reml=estimates.reml)
 
     def work(generators: list[np.random.Generator]) -> Replicates:
         y = draw(source, generators)
@@ -326,7 +326,7 @@ def one_response(xp: CrossProducts, y: Responses, r: int) -> CrossProducts:
 def with_statistic(
     fit: MixedLMResults,
     samples: list[CrossProducts],
-    equations: DirectEquations | None,
+    equations: Equations | None,
     statistic: Statistic | None,
     observed: FloatArray | None,
 ) -> Replicates:
@@ -334,7 +334,7 @@ def with_statistic(
 
     Parameters
     ----------
-    equations : DirectEquations or None
+    equations : Equations or None
         Those of the fit where only the response differs; None where the design does, too.
     """
     layout, width = fit.estimates.layout, 0 if observed is None else observed.size
@@ -359,13 +359,12 @@ def with_statistic(
     return Replicates(refits, statistics)
 
 
-def _whole_fit(fit: MixedLMResults, xp: CrossProducts, equations: DirectEquations | None) -> Fit:
+def _whole_fit(fit: MixedLMResults, xp: CrossProducts, equations: Equations | None) -> Fit:
     if equations is None:
         _check_columns(xp)
-        own = prepare(xp, DirectEngine())
+        own: Equations = choose(xp, fit.estimates.plan.options)
     else:
-        ordered = tuple(xp.border[f] for f in equations.symbolic.order)
-        own = replace(equations, border=ordered, fixed=xp.fixed)
+        own = equations.with_columns(xp.border, xp.fixed)
     return estimate(
         xp,
         own,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crosslmm.boundary import NEGLIGIBLE, leave_boundary, without_negligible
 from crosslmm.covariance import FloatArray, lower_factor
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.direct import DirectEquations
+from crosslmm.engine.protocol import Equations
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter
 from crosslmm.inference.reduce import mapped
 from crosslmm.objective import Derivatives, Directions, Evaluation, criterion_problem, differentiate, evaluate
@@ -35,7 +35,7 @@ class ModelAt:
     Attributes
     ----------
     xp : CrossProducts
-    equations : DirectEquations
+    equations : Equations
     theta : ndarray, shape (m,)
         Standardised coordinates.
     scale : ndarray, shape (m,)
@@ -43,7 +43,7 @@ class ModelAt:
     """
 
     xp: CrossProducts
-    equations: DirectEquations
+    equations: Equations
     theta: FloatArray
     scale: FloatArray
 
@@ -63,7 +63,7 @@ class ModelAt:
         return None
 
 
-def model_at(xp: CrossProducts, equations: DirectEquations, theta_raw: FloatArray) -> ModelAt:
+def model_at(xp: CrossProducts, equations: Equations, theta_raw: FloatArray) -> ModelAt:
     """The model at theta in the units of the data."""
     return ModelAt(xp, equations, xp.layout.to_standard(theta_raw), natural_scale(xp))
 
@@ -121,8 +121,7 @@ class FixedConstrained:
         standard = replace(model.xp.layout.standardization, x_basis=np.eye(p - 1), origin=np.zeros(p - 1))
         layout = replace(model.xp.layout, fixed=model.xp.layout.fixed[1:], standardization=standard)
         xp = mapped(model.xp, layout, K)
-        border = tuple(xp.border[f] for f in model.equations.symbolic.order)
-        equations = replace(model.equations, border=border, fixed=xp.fixed)
+        equations = model.equations.with_columns(xp.border, xp.fixed)
         return replace(criterion_problem(equations, xp, model.scale, reml=False), reduce=model.reduced)
 
     def slope(self, at: Evaluation, value: float) -> float:

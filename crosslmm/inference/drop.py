@@ -14,7 +14,6 @@ import pandas as pd
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.choose import choose
-from crosslmm.engine.plan import DirectEngine, IterativeEngine
 from crosslmm.errors import ModelError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
@@ -55,13 +54,14 @@ class Reduction:
 
 def smaller_fit(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> Fit:
     """Estimates of a smaller model from its cross-products, with the engine of `fit`."""
-    engine = DirectEngine() if fit.estimates.plan.engine == "direct" else IterativeEngine()
-    return estimate(xp, choose(xp, engine), reml=reml, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS)
+    return estimate(
+        xp, choose(xp, fit.estimates.plan.options), reml=reml, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS
+    )
 
 
 def refitted(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> MixedLMResults:
     """A smaller model fitted from its cross-products, with the engine of `fit`."""
-    return type(fit.model).from_crossproducts(xp).fit(reml=reml, engine=fit.estimates.plan.engine)
+    return type(fit.model).from_crossproducts(xp).fit(reml=reml, engine=fit.estimates.plan.options)
 
 
 def ranova(fit: MixedLMResults, *, reduce_terms: bool = True) -> pd.DataFrame:

@@ -80,7 +80,7 @@ def _by_one_method(fits: tuple[MixedLMResults, ...], refit: bool) -> list[MixedL
 
 def by_ml(fit: MixedLMResults) -> MixedLMResults:
     """The fit itself if it is by ML, else the same model fitted by ML."""
-    return fit.model.fit(reml=False, engine=fit.estimates.plan.engine) if fit.estimates.reml else fit
+    return fit.model.fit(reml=False, engine=fit.estimates.plan.options) if fit.estimates.reml else fit
 
 
 def same_fixed(a: MixedLMResults, b: MixedLMResults) -> bool:

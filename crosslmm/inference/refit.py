@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.direct import DirectEquations
+from crosslmm.engine.protocol import Equations
 from crosslmm.errors import CrosslmmError
 from crosslmm.inference.batch import BatchDesign, batch_design, fit_batch
 from crosslmm.inference.shared import SharedStart, shared_start
@@ -78,7 +78,7 @@ class Refitter:
     Attributes
     ----------
     xp : CrossProducts
-    equations : DirectEquations
+    equations : Equations
     start : ndarray, shape (m,)
         Standardised coordinates.
     reml : bool
@@ -89,7 +89,7 @@ class Refitter:
     """
 
     xp: CrossProducts
-    equations: DirectEquations
+    equations: Equations
     start: FloatArray
     reml: bool
     scale: FloatArray
@@ -105,7 +105,7 @@ class Refitter:
         return int(np.clip(min(SET_ENTRIES // numbers, self.batch.per_set), 1, MOST_PER_SET))
 
 
-def refitter(xp: CrossProducts, equations: DirectEquations, start: FloatArray, *, reml: bool) -> Refitter:
+def refitter(xp: CrossProducts, equations: Equations, start: FloatArray, *, reml: bool) -> Refitter:
     """Prepare refits that start from theta `start` (units of the data)."""
     scale = natural_scale(xp)
     theta = xp.layout.to_standard(start)
@@ -127,8 +127,7 @@ def refit(of: Refitter, y: Responses) -> Refits:
     for r in np.flatnonzero(~converged):
         border, fixed = y.one(of.xp, int(r))
         xp = replace(of.xp, border=border, fixed=fixed)
-        ordered = tuple(border[f] for f in of.equations.symbolic.order)
-        equations = of.shared.equations(replace(of.equations, border=ordered, fixed=fixed))
+        equations = of.shared.equations(of.equations.with_columns(border, fixed))
         problem = criterion_problem(equations, xp, of.scale, reml=of.reml)
         try:
             optimum = minimize(problem, of.start, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS)
