@@ -95,7 +95,7 @@ def test_degrees_of_the_noise_are_those_of_the_columns(name, fits):
     columns = [design.X]
     for codes, Z, factor in zip(design.codes, design.Z, design.layout.factors, strict=True):
         columns += [np.where(codes[:, None] == np.arange(factor.n_levels), Z[:, [j]], 0.0) for j in range(factor.size)]
-    assert source(fits[name]).degrees == design.n - np.linalg.matrix_rank(np.hstack(columns))
+    assert source(fits[name]).noise.degrees == design.n - np.linalg.matrix_rank(np.hstack(columns))
 
 
 @pytest.mark.parametrize("reml", [True, False])
