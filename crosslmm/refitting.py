@@ -35,6 +35,7 @@ class Refitting:
         rng: int | np.random.Generator | None = None,
         kind: str = "percentile",
         n_jobs: int = 1,
+        progress: bool | Rows | None = None,
     ) -> pd.DataFrame:
         """Confidence intervals.
 
@@ -50,11 +51,14 @@ class Refitting:
             ``sd_Days|Subject``, ``cor_Days.Intercept|Subject``, ``sigma`` and those of the fixed effects.
         n, rng, kind, n_jobs
             See `bootstrap` and `Bootstrap.conf_int`; for ``method="bootstrap"`` only.
+        progress : bool or callable, optional
+            As for `MixedLM.from_formula`; for ``"profile"`` and ``"bootstrap"``.
 
         Returns
         -------
         DataFrame
-            Columns 0 (lower) and 1 (upper), as in statsmodels.
+            Columns 0 (lower) and 1 (upper), as in statsmodels. Profiles of a sampled deviance have their Monte Carlo
+            errors beside them; see `Profile.conf_int`.
         """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
@@ -62,11 +66,12 @@ class Refitting:
         if method == PROFILE:
             from crosslmm.inference.profile import profile
 
-            return profile(fit, "all" if which is None else which, alpha=alpha).conf_int(alpha)
+            wanted = "all" if which is None else which
+            return profile(fit, wanted, alpha=alpha, progress=progress).conf_int(alpha)
         if method == BOOTSTRAP:
             from crosslmm.inference.bootstrap import bootstrap
 
-            replicates = bootstrap(fit, n, rng=rng, n_jobs=n_jobs)
+            replicates = bootstrap(fit, n, rng=rng, n_jobs=n_jobs, progress=progress)
             table = replicates.conf_int(alpha, kind=kind, which="all" if which is None else which)
             return table[["lower", "upper"]].set_axis([0, 1], axis=1).rename_axis(None)
         if method != WALD:
@@ -76,11 +81,13 @@ class Refitting:
 
         return wald_intervals(fit, chosen(fit.estimates.layout, "fixed" if which is None else which), alpha)
 
-    def profile(self, which: str | Sequence[str] = "all", *, alpha: float = 0.05) -> Profile:
+    def profile(
+        self, which: str | Sequence[str] = "all", *, alpha: float = 0.05, progress: bool | Rows | None = None
+    ) -> Profile:
         """Profiles of the ML deviance; see `crosslmm.inference.profile.profile`."""
         from crosslmm.inference.profile import profile
 
-        return profile(_results(self), which, alpha=alpha)
+        return profile(_results(self), which, alpha=alpha, progress=progress)
 
     def bootstrap(
         self,

@@ -184,9 +184,6 @@ def test_what_is_refused(reference_fit):
         fit.conf_int(method="likelihood")
     with pytest.raises(ValueError, match="alpha must lie between"):
         fit.profile(alpha=1.0)
-    sampled = fit.model.fit(reml=False, engine="iterative")
-    with pytest.raises(clm.ModelError, match="direct engine"):
-        sampled.profile()
 
 
 @pytest.mark.simulation

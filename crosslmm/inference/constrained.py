@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crosslmm.boundary import NEGLIGIBLE, leave_boundary, without_negligible
 from crosslmm.covariance import FloatArray, lower_factor
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.protocol import Equations
+from crosslmm.engine.protocol import Equations, System
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter
 from crosslmm.inference.reduce import mapped
 from crosslmm.objective import Derivatives, Directions, Evaluation, criterion_problem, differentiate, evaluate
@@ -166,14 +166,19 @@ class ScaledValue:
     tau2: float
 
     @property
+    def system(self) -> System:
+        """The equations there."""
+        return self.at.system
+
+    @property
     def noise(self) -> float:
-        """None: nothing is sampled."""
-        return 0.0
+        """See `Evaluation.noise`."""
+        return self.at.noise
 
     @property
     def steps(self) -> int:
-        """None: the equations are factorised."""
-        return 0
+        """See `Evaluation.steps`."""
+        return self.at.steps
 
 
 @dataclass(frozen=True)

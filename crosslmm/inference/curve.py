@@ -14,21 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
-from crosslmm.engine.direct import prepare
-from crosslmm.engine.plan import DirectEngine
 from crosslmm.errors import NumericalError
 from crosslmm.inference.constrained import Constrained, ModelAt, constrain
+from crosslmm.inference.limit import at_limit
 from crosslmm.inference.parameters import CORRELATION, FIXED, SD, Parameter
-from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_term, with_terms
-from crosslmm.objective import criterion_problem
+from crosslmm.objective import Evaluation
 from crosslmm.optimize import minimize
-from crosslmm.start import natural_scale, starting_theta
 
 TOLERANCE = 1e-7
 """Decrease of the deviance still to come at which the search over the others stops: 3e-8 of zeta at a 95% bound."""
 
 EXACT = 1e-6
 """Error of zeta at which a bound counts as found: a millionth of the standard error."""
+
+WITHIN = 0.1
+"""Part of a Monte Carlo error to which something sampled is found: it makes the error half a percent larger."""
+
+TWO_SQUARES = 2.0
+"""Standard deviation of the difference of the squares of two standard normal numbers."""
 
 NEIGHBOURS = 4
 """Points that one inverse interpolation goes through, at most."""
@@ -65,12 +68,27 @@ class Point:
         Where the search over the others ended; None at a limit.
     slope : float
         Derivative of zeta by the value; nan where it is not known.
+    error : float
+        Monte Carlo standard error of ``zeta**2``, the rise of the deviance; 0 where nothing is sampled.
     """
 
     value: float
     zeta: float
     x: FloatArray | None
     slope: float = np.nan
+    error: float = 0.0
+
+    @property
+    def zeta_error(self) -> float:
+        """Monte Carlo standard error of zeta; nan where the deviance has not risen but should have."""
+        if self.error == 0.0:
+            return 0.0
+        return self.error / abs(2.0 * self.zeta) if self.zeta else np.nan
+
+    @property
+    def value_error(self) -> float:
+        """Monte Carlo standard error of the value at which zeta is what it is here; nan without a slope."""
+        return 0.0 if self.error == 0.0 else self.zeta_error / abs(self.slope)
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,46 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The least deviance, which all curves rise from.
+
+    Attributes
+    ----------
+    deviance : float
+    samples : ndarray, shape (n,)
+        What each probe says of the log-determinant there; n = 0 where nothing is sampled.
+    excess : float
+        By how much searches end above the least deviance, because theta is sampled: the square of the Monte Carlo error
+        of theta over its standard error.
+    """
+
+    deviance: float
+    samples: FloatArray
+    excess: float
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the deviance is known up to sampling only."""
+        return self.samples.size > 0
+
+    @property
+    def tolerance(self) -> float:
+        """Decrease of the deviance still to come at which a search may stop."""
+        return max(TOLERANCE, WITHIN * self.excess)
+
+    def rise_error(self, samples: FloatArray) -> float:
+        """Monte Carlo standard error of the rise of the deviance to where the same probes say `samples`.
+
+        Probe by probe, what is left open is nearly the same there and at the estimate. The excesses at both ends count
+        only where the rest is as good as exact.
+        """
+        if not self.sampled:
+            return 0.0
+        paired = (samples - self.samples).std(ddof=1) / np.sqrt(samples.size)
+        return float(np.hypot(paired, TWO_SQUARES * self.excess))
+
+
+@dataclass(frozen=True)
 class Profiled:
     """One parameter ready to be held.
 
@@ -100,8 +158,9 @@ class Profiled:
     model : ModelAt
     parameter : Parameter
     constrained : Constrained
-    estimate, deviance : float
+    estimate : float
         At the ML fit.
+    best : Best
     step : float
         A guess of the standard error, in the scale of `forward`.
     sigma : float
@@ -114,7 +173,7 @@ class Profiled:
     parameter: Parameter
     constrained: Constrained
     estimate: float
-    deviance: float
+    best: Best
     step: float
     sigma: float
     plain: bool = False
@@ -161,11 +220,9 @@ class Profiled:
         return Point(self.estimate, 0.0, self.constrained.start)
 
 
-def profiled(
-    model: ModelAt, parameter: Parameter, estimate: float, deviance: float, step: float, sigma: float
-) -> Profiled:
+def profiled(model: ModelAt, parameter: Parameter, estimate: float, best: Best, step: float, sigma: float) -> Profiled:
     """See `Profiled`; `step` in the units of the data."""
-    ready = Profiled(model, parameter, constrain(model, parameter), estimate, deviance, step, sigma)
+    ready = Profiled(model, parameter, constrain(model, parameter), estimate, best, step, sigma)
     if ready.inside and parameter.kind != FIXED:
         slope = 1.0 - estimate**2 if parameter.kind == CORRELATION else estimate
         ready = replace(ready, step=step / slope)
@@ -183,22 +240,27 @@ def reach(of: Profiled, points: list[Point], goal: float, accuracy: float = EXAC
     side = np.sign(goal)
     limit = of.lower if side < 0 else of.upper
     if of.estimate == limit:
-        return points, points[0]
+        return points, next(p for p in points if p.value == limit)
     points = list(points)
     for _ in range(MOST_POINTS):
-        found = next((p for p in points if abs(p.zeta - goal) <= accuracy), None)
+        found = next((p for p in points if abs(p.zeta - goal) <= _allowed(p, accuracy)), None)
         ends = next((p for p in points if p.x is None and np.sign(p.value - of.estimate) == side), None)
         if found is not None or (ends is not None and abs(ends.zeta) <= abs(goal)):
             return points, found or ends  # type: ignore[return-value]
         scaled = of if ends is None else replace(of, plain=True)
         value = scaled.back(_predict(scaled, points, goal))
         if ends is None and _near(of, value, limit):
-            points.append(Point(limit, side * _root(_deviance_at_limit(of, limit) - of.deviance), None))
+            points.append(_at_limit(of, limit, float(side)))
             continue
         points.append(_solve(of, points, value))
     raise NumericalError(
         f"the profile of {of.parameter.name!r} did not reach {goal:.3g} standard errors within {MOST_POINTS} points"
     )
+
+
+def _allowed(point: Point, accuracy: float) -> float:
+    """Error of zeta that is allowed at a point."""
+    return float(np.fmax(accuracy, WITHIN * point.zeta_error))
 
 
 def _near(of: Profiled, value: float, limit: float) -> bool:
@@ -238,7 +300,7 @@ def _inverse(of: Profiled, points: Sequence[Point], goal: float) -> float:
     Newton's divided differences; a point with a slope counts twice.
     """
     nearest: list[Point] = []
-    for p in sorted((p for p in points if p.x is not None or of.plain), key=lambda p: abs(p.zeta - goal)):
+    for p in sorted(_nodes(of, points), key=lambda p: abs(p.zeta - goal)):
         if all(abs(p.zeta - q.zeta) > APART for q in nearest) and len(nearest) < NEIGHBOURS:
             nearest.append(p)
     nodes = [p for p in nearest for _ in range(1 if np.isnan(p.slope) else 2)]
@@ -259,15 +321,42 @@ def _inverse(of: Profiled, points: Sequence[Point], goal: float) -> float:
     return total
 
 
+def _nodes(of: Profiled, points: Sequence[Point]) -> list[Point]:
+    """Points that a curve can be laid through.
+
+    A sampled deviance does not have its minimum at the estimate, where its sampled derivative is 0. Zeta is a smooth
+    curve all the same, but passes the estimate at a distance of its Monte Carlo error.
+    """
+    known = [p for p in points if p.x is not None or of.plain]
+    if of.best.sampled and len(known) > 2:
+        return [p for p in known if p.zeta != 0.0]
+    return known
+
+
 def _solve(of: Profiled, points: Sequence[Point], value: float) -> Point:
     problem = of.constrained.problem(value)
     start = _start(of, points, value, problem.on_diagonal)
-    optimum = minimize(problem, start, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS)
+    optimum = minimize(problem, start, tolerance=of.best.tolerance, max_evaluations=MOST_EVALUATIONS)
     if not optimum.converged:
         raise NumericalError(f"the profile of {of.parameter.name!r} stopped at {value:.6g}: {optimum.message}")
-    zeta = float(np.sign(value - of.estimate) * _root(optimum.value.criterion - of.deviance))
+    zeta = float(np.sign(value - of.estimate) * _root(optimum.value.criterion - of.best.deviance))
     slope = 0.5 * of.constrained.slope(optimum.value, value) / zeta if abs(zeta) > FLAT else np.nan
-    return Point(value, zeta, optimum.theta, slope if slope * of.step > FLAT * of.rate(value) else np.nan)
+    known = slope * of.step > FLAT * of.rate(value)
+    error = of.best.rise_error(optimum.value.system.log_det_samples)
+    return Point(value, zeta, optimum.theta, slope if known else np.nan, error)
+
+
+def _at_limit(of: Profiled, limit: float, side: float) -> Point:
+    at: Evaluation = at_limit(
+        of.model,
+        of.parameter,
+        of.constrained,
+        limit,
+        tolerance=of.best.tolerance,
+        max_evaluations=MOST_EVALUATIONS,
+    )
+    error = of.best.rise_error(at.system.log_det_samples)
+    return Point(limit, side * _root(at.criterion - of.best.deviance), None, error=error)
 
 
 def _root(difference: float) -> float:
@@ -307,27 +396,3 @@ def _with_effect(of: Profiled, theta: FloatArray, value: float) -> FloatArray:
     raw[j, j] = value / of.sigma
     templates[term.factor] = raw
     return layout.to_standard(layout.theta(layout.triangular(tuple(templates))))
-
-
-def _deviance_at_limit(of: Profiled, limit: float) -> float:
-    """The least deviance with the parameter at its limit: a correlation of 1, or a random effect left out."""
-    if of.parameter.kind == CORRELATION:
-        optimum = minimize(
-            of.constrained.problem(limit), of.constrained.start, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS
-        )
-        return float(optimum.value.criterion)
-    layout = of.model.xp.layout
-    parts = [whole_term(layout, t) for t in range(len(layout.terms))]
-    own = parts[of.parameter.term]
-    columns = layout.terms[of.parameter.term].columns
-    stays = [i for i, j in enumerate(columns) if j not in of.parameter.columns]
-    if layout.terms[of.parameter.term].covariance.name == "identity":
-        stays = []
-    smaller = [TermColumns(own.term, tuple(own.names[i] for i in stays), np.eye(len(columns))[:, stays], own.label)]
-    kept = [p for p in parts if p is not own] + (smaller if stays else [])
-    if not kept:
-        return fixed_only_criterion(of.model.xp, reml=False)
-    xp = with_terms(of.model.xp, sorted(kept, key=lambda p: p.term), layout.formula)
-    problem = criterion_problem(prepare(xp, DirectEngine()), xp, natural_scale(xp), reml=False)
-    start = starting_theta(xp, reml=False)
-    return float(minimize(problem, start, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS).value.criterion)
