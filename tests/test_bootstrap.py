@@ -349,9 +349,7 @@ def test_bad_arguments_are_refused(fits, options, message):
         fits["slopes"].bootstrap(**{"n": 3, **options})
 
 
-def test_the_iterative_engine_and_unknown_intervals_are_refused(fits):
-    with pytest.raises(clm.ModelError, match="direct engine"):
-        fits["crossed"].model.fit(engine="iterative").bootstrap(3)
+def test_unknown_intervals_are_refused(fits):
     boot = fits["slopes"].bootstrap(5, rng=1)
     with pytest.raises(clm.ModelError, match="'shortest'"):
         boot.conf_int(kind="bca")

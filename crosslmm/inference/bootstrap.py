@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
@@ -18,6 +17,7 @@ from crosslmm.engine.protocol import Equations
 from crosslmm.errors import CrosslmmError, ModelError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
+from crosslmm.inference.intervals import KINDS, REFLECTED, interval
 from crosslmm.inference.parameters import chosen, parameter_values, parameters
 from crosslmm.inference.refit import MOST_EVALUATIONS, TOLERANCE, Refits, refit, refitter
 from crosslmm.inference.replicates import in_sets, seeds
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from crosslmm.results import MixedLMResults
-
-KINDS = ("percentile", "basic", "normal", "shortest")
 
 DEPENDENT = 1e-10
 """Smallest eigenvalue of the correlations of X below which its columns count as dependent."""
@@ -50,6 +48,8 @@ class Bootstrap:
         ``"parametric"`` or ``"cases"``.
     estimates : ndarray
         All parameters at the fit itself, in the order of `crosslmm.inference.parameters.parameters`.
+    sampling : ndarray
+        Monte Carlo errors of these by the probes of the iterative engine; 0 where nothing is sampled.
     refits : Refits
         Every replicate, those that failed as well.
     asked : int
@@ -63,6 +63,7 @@ class Bootstrap:
     layout: Layout
     kind: str
     estimates: FloatArray
+    sampling: FloatArray
     refits: Refits
     asked: int
     observed: FloatArray | None
@@ -98,6 +99,11 @@ class Bootstrap:
     def _targets(self) -> FloatArray:
         return self.estimates if self.observed is None else np.append(self.estimates, self.observed)
 
+    @property
+    def _sampling(self) -> FloatArray:
+        """Monte Carlo errors by the probes; of statistics of one's own they are not known and left out."""
+        return np.pad(self.sampling, (0, 0 if self.observed is None else self.observed.size))
+
     def to_frame(self) -> pd.DataFrame:
         """One row per replicate: parameters, statistics, criterion, converged, singular, failure (empty if none)."""
         frame = pd.DataFrame(self._values, columns=self._names)
@@ -107,9 +113,12 @@ class Bootstrap:
         )
 
     def summary(self) -> pd.DataFrame:
-        """Of each parameter: estimate, mean, bias, std_error, their Monte Carlo errors, and the replicates used."""
+        """Of each parameter: estimate, mean, bias, std_error, their Monte Carlo errors, and the replicates used.
+
+        The bias of a sampled fit has the error of its probes too: refits repeat what these do to the estimate.
+        """
         rows = []
-        for values, target in zip(self._finite(), self._targets, strict=True):
+        for values, target, probes in zip(self._finite(), self._targets, self._sampling, strict=True):
             n = values.size
             if n < 2:
                 rows.append((target, *([np.nan] * 5), n))
@@ -118,7 +127,7 @@ class Bootstrap:
             fourth = float(np.mean((values - values.mean()) ** 4))
             mc_spread = np.sqrt(max(fourth - spread**4, 0.0) / n) / (2.0 * spread) if spread > 0.0 else 0.0
             bias = float(values.mean() - target)
-            rows.append((target, values.mean(), bias, spread / np.sqrt(n), spread, mc_spread, n))
+            rows.append((target, values.mean(), bias, np.hypot(spread / np.sqrt(n), probes), spread, mc_spread, n))
         columns = ["estimate", "mean", "bias", "bias_mc_error", "std_error", "std_error_mc_error", "n"]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(self._names, name="parameter"))
 
@@ -141,6 +150,9 @@ class Bootstrap:
         -------
         DataFrame
             estimate, lower, upper, Monte Carlo standard errors of both bounds, and n: the replicates that have a value.
+            The errors are those by the number of replicates, and of sampled fits by the probes. What probes do to an
+            estimate is in the fit and again in its refits: twice in quantiles, and not at all in bounds that are
+            reflected at the estimate (``"basic"``, ``"normal"``).
         """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
@@ -148,8 +160,12 @@ class Bootstrap:
             raise ModelError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
         names = self._names
         wanted = names if which == "all" else [p.name for p in chosen(self.layout, which)]
-        known = dict(zip(names, zip(self._finite(), self._targets, strict=True), strict=True))
-        rows = [(known[name][1], *_interval(*known[name], alpha, kind), known[name][0].size) for name in wanted]
+        known = dict(zip(names, zip(self._finite(), self._targets, self._sampling, strict=True), strict=True))
+        rows = []
+        for values, target, probes in (known[name] for name in wanted):
+            lower, upper, *errors = interval(values, target, alpha, kind)
+            repeated = 0.0 if kind in REFLECTED else 2.0 * probes
+            rows.append((target, lower, upper, *np.hypot(errors, repeated), values.size))
         columns = ["estimate", "lower", "upper", "lower_mc_error", "upper_mc_error", "n"]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(wanted, name="parameter"))
 
@@ -184,41 +200,6 @@ class Bootstrap:
         return f"{head}; 95% percentile intervals\n{table.to_string()}"
 
 
-def _interval(values: FloatArray, target: float, alpha: float, kind: str) -> tuple[float, float, float, float]:
-    """Lower and upper bound with their Monte Carlo standard errors."""
-    n = values.size
-    if n < 2:
-        return np.nan, np.nan, np.nan, np.nan
-    ordered = np.sort(values)
-    if kind == "normal":
-        spread = ordered.std(ddof=1)
-        z = -special.ndtri(0.5 * alpha)
-        center = 2.0 * target - ordered.mean()
-        error = spread * np.sqrt((1.0 + 0.5 * z**2) / n)
-        return center - z * spread, center + z * spread, error, error
-    low, high = 0.5 * alpha, 1.0 - 0.5 * alpha
-    if kind == "shortest":
-        held = min(int(np.ceil((1.0 - alpha) * n)), n)
-        first = int(np.argmin(ordered[held - 1 :] - ordered[: n - held + 1]))
-        low, high = (first + 0.5) / n, (first + held - 0.5) / n
-        bounds = ordered[first], ordered[first + held - 1]
-    else:
-        bounds = np.quantile(ordered, low), np.quantile(ordered, high)
-    errors = _quantile_error(ordered, low), _quantile_error(ordered, high)
-    if kind == "basic":
-        return 2.0 * target - bounds[1], 2.0 * target - bounds[0], errors[1], errors[0]
-    return float(bounds[0]), float(bounds[1]), *errors
-
-
-def _quantile_error(ordered: FloatArray, part: float) -> float:
-    """Standard error of a quantile (Maritz and Jarrett 1978): the order statistic's own distribution is a beta one."""
-    n = ordered.size
-    rank = part * (n - 1) + 1.0
-    weights = np.diff(special.betainc(rank, n + 1.0 - rank, np.arange(n + 1) / n))
-    mean = float(weights @ ordered)
-    return float(np.sqrt(max(weights @ (ordered - mean) ** 2, 0.0)))
-
-
 def bootstrap(
     fit: MixedLMResults,
     n: int = 1000,
@@ -251,14 +232,14 @@ def bootstrap(
     Raises
     ------
     ModelError
-        The fit is by the iterative engine, or has no rows to draw from.
+        There are no rows to draw groups from, or an argument makes no sense.
+    ResourceError
+        The model has more effects than rows, and too many for a dense root of its cross-products.
     """
     if kind not in ("parametric", "cases"):
         raise ModelError(f"kind={kind!r}: expected 'parametric' or 'cases'")
     if by is not None and kind != "cases":
         raise ModelError("by= names the groups that kind='cases' draws; leave it out of a parametric bootstrap")
-    if fit.estimates.plan.engine != "direct":
-        raise ModelError("the bootstrap needs the exact refits of the direct engine: fit with engine='direct'")
     own = seeds(rng, n)
     observed = None if statistic is None else _numbers(statistic(fit))
     work: Callable[[list[np.random.Generator]], Replicates]
@@ -272,7 +253,23 @@ def bootstrap(
         sets = in_sets(work, own, per_set, n_jobs, shown, "bootstrap")
     statistics = None if observed is None else np.concatenate([part.statistics for part in sets])
     refits = Refits.joined([part.refits for part in sets])
-    return Bootstrap(fit.estimates.layout, kind, estimates_of(fit), refits, len(own), observed, statistics)
+    layout = fit.estimates.layout
+    sampling = sampling_errors(fit.estimates)
+    return Bootstrap(layout, kind, estimates_of(fit), sampling, refits, len(own), observed, statistics)
+
+
+def sampling_errors(fit: Fit) -> FloatArray:
+    """Monte Carlo errors of all parameters by the probes of the engine; of fixed effects a bound."""
+    layout, sampling = fit.layout, fit.sampling
+    if sampling is None:
+        return np.zeros(len(parameters(layout)))
+    fixed = sampling.fixed_ratio * fit.beta_se
+
+    def values(theta: FloatArray, sigma: float) -> FloatArray:
+        return parameter_values(layout, theta[None], np.array([sigma]), fit.beta[None])[0]
+
+    errors = sampling.monte_carlo.error(values)
+    return np.concatenate([errors[: errors.size - fixed.size], fixed])
 
 
 @dataclass(frozen=True)

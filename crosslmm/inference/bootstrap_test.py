@@ -9,12 +9,10 @@ import numpy as np
 from scipy import special
 
 from crosslmm.covariance import FloatArray, lower_factor
-from crosslmm.engine.direct import prepare
-from crosslmm.engine.plan import DirectEngine
 from crosslmm.errors import ModelError
 from crosslmm.inference.bootstrap import truth_of
 from crosslmm.inference.likelihood_ratio import SAME, by_ml, check_same_data, raw_gram, same_fixed
-from crosslmm.inference.refit import Refitter, refit, refitter
+from crosslmm.inference.refit import TOLERANCE, Refitter, refit, refitter
 from crosslmm.inference.replicates import in_sets, seeds
 from crosslmm.inference.simulate import Responses, Simulator, Truth, draw, simulator
 from crosslmm.layout import Layout
@@ -22,6 +20,13 @@ from crosslmm.progress import Rows, meter
 
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
+
+
+TIED = 2.0
+"""Monte Carlo errors of a statistic within which it cannot be told from another."""
+
+RESOLVED = 10.0 * TOLERANCE
+"""Deviance units to which statistics are known where nothing is sampled: where two models coincide they are not 0."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +41,9 @@ class BootstrapTest:
         Difference in parameters.
     draws : ndarray, shape (r,)
         The statistic of responses drawn from the smaller fit; nan where a refit failed.
+    statistic_mc_error : float
+        Monte Carlo error of the statistic by the probes of the iterative engine; 0 where nothing is sampled. Draws have
+        no larger ones, and nearly the same where their covariances are near, since refits share the probes.
     asked : int
     formulas : tuple of str
         Smaller, larger.
@@ -44,6 +52,7 @@ class BootstrapTest:
     statistic: float
     df: int
     draws: FloatArray
+    statistic_mc_error: float
     asked: int
     formulas: tuple[str, str]
 
@@ -59,9 +68,17 @@ class BootstrapTest:
 
     @property
     def p_value(self) -> float:
-        """``(1 + draws at least as large) / (1 + draws)`` (Davison and Hinkley 1997, eq. 4.11)."""
+        """``(1 + draws at least as large) / (1 + draws)`` (Davison and Hinkley 1997, eq. 4.11).
+
+        Draws that are smaller by no more than `tie` count as large.
+        """
         known = self.draws[np.isfinite(self.draws)]
-        return float((1 + np.sum(known >= self.statistic)) / (1 + known.size))
+        return float((1 + np.sum(known >= self.statistic - self.tie)) / (1 + known.size))
+
+    @property
+    def tie(self) -> float:
+        """Difference below which two statistics cannot be told apart: two Monte Carlo errors, and rounding."""
+        return TIED * self.statistic_mc_error + RESOLVED
 
     @property
     def p_mc_error(self) -> float:
@@ -74,12 +91,13 @@ class BootstrapTest:
         return float(special.chdtrc(float(self.df), max(self.statistic, 0.0)))
 
     def __repr__(self) -> str:
+        sampled = f" (Monte Carlo error {self.statistic_mc_error:.2g})" if self.statistic_mc_error else ""
         lines = [
             "Likelihood-ratio test by simulation",
             f"smaller: {self.formulas[0]}",
             f"larger:  {self.formulas[1]}",
-            f"statistic {self.statistic:.4f}, p-value {self.p_value:.4g} (Monte Carlo error {self.p_mc_error:.2g}), "
-            f"{self.n:,} draws, {self.n_failed:,} failed",
+            f"statistic {self.statistic:.4f}{sampled}, p-value {self.p_value:.4g} (Monte Carlo error "
+            f"{self.p_mc_error:.2g}), {self.n:,} draws, {self.n_failed:,} failed",
             f"chi-squared on {self.df} df: p-value {self.p_chi_squared:.4g}",
         ]
         return "\n".join(lines)
@@ -108,14 +126,11 @@ def bootstrap_test(
     Raises
     ------
     ModelError
-        The fits are of different data, the smaller is not inside the larger, or an engine is not the direct one.
+        The fits are of different data, or the smaller is not inside the larger.
     """
     check_same_data(smaller, larger)
     if not (smaller.estimates.reml and larger.estimates.reml and same_fixed(smaller, larger)):
         smaller, larger = by_ml(smaller), by_ml(larger)
-    for fit in (smaller, larger):
-        if fit.estimates.plan.engine != "direct":
-            raise ModelError("the bootstrap needs the exact refits of the direct engine: fit with engine='direct'")
     inside = _embed(smaller, larger)
     own = seeds(rng, n)
 
@@ -126,10 +141,13 @@ def bootstrap_test(
     with meter(progress) as shown:
         per_set = min(inside.small.per_set, inside.large.per_set)
         sets = in_sets(work, own, per_set, n_jobs, shown, "bootstrap")
-    draws = np.maximum(np.concatenate(sets), 0.0)
+    draws, statistic = np.concatenate(sets), smaller.criterion - larger.criterion
     df = larger.estimates.n_parameters - smaller.estimates.n_parameters
-    statistic = max(smaller.criterion - larger.criterion, 0.0)
-    return BootstrapTest(statistic, df, draws, len(own), (smaller.formula, larger.formula))
+    error = 2.0 * float(np.hypot(smaller.llf_mc_error, larger.llf_mc_error))
+    if error == 0.0:  # else both have an unknown part in common, and may lie below 0 by it
+        draws, statistic = np.maximum(draws, 0.0), max(statistic, 0.0)
+    formulas = (smaller.formula, larger.formula)
+    return BootstrapTest(statistic, df, draws, error, len(own), formulas)
 
 
 @dataclass(frozen=True)
@@ -186,8 +204,8 @@ def _embed(smaller: MixedLMResults, larger: MixedLMResults) -> Embedding:
     reml = smaller.estimates.reml
     return Embedding(
         source,
-        refitter(small, prepare(small, DirectEngine()), smaller.estimates.theta, reml=reml),
-        refitter(large, prepare(large, DirectEngine()), larger.estimates.theta, reml=reml),
+        refitter(small, smaller.model.equations_of(smaller.estimates), smaller.estimates.theta, reml=reml),
+        refitter(large, larger.model.equations_of(larger.estimates), larger.estimates.theta, reml=reml),
         fixed,
         tuple(maps),
     )

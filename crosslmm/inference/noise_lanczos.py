@@ -116,7 +116,7 @@ def lanczos_noise(xp: CrossProducts, order: tuple[int, ...], roots: LevelRoots) 
         gram=gram_operator(tuple(xp.diagonal[g] for g in rest), tuple(within)),
         coupling=coupling,
         first=X_1,
-        beside=np.concatenate([part.reshape(-1, p) for part in beside]),
+        beside=np.concatenate([part.reshape(part.shape[0] * part.shape[1], p) for part in beside]),
         fixed=xp.fixed[:p, :p] - np.einsum("klp,klr->pr", X_1, psi_x),
         unit=np.where(unit > 0.0, unit, 1.0)[:, None],
         degrees=xp.n - roots.rank - unit.size,
