@@ -1,8 +1,8 @@
 """Products with the root of a matrix that is only known by its products, by the Lanczos recurrence.
 
 After k steps from a vector z the root is that of the small tridiagonal matrix T: ``B^1/2 z = |z| V T^1/2 e_1`` with V
-the k vectors so far (Druskin, Knizhnerman 1989, USSR Comput. Math. Math. Phys. 29(6); Saad 1992, SIAM J. Numer. Anal.
-29(1)). The vectors are not kept: a first run finds T, a second adds them up.
+the k vectors so far (Druskin, Knizhnerman 1989, USSR Comput. Math. Math. Phys. 29(6); Chow, Saad 2014, SIAM J. Sci.
+Comput. 36(2)). The vectors are not kept: a first run finds T, a second adds them up.
 """
 
 from __future__ import annotations
