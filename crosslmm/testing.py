@@ -76,8 +76,9 @@ class Testing:
         Returns
         -------
         DataFrame
-            Columns estimate, std_error, df, statistic, p_value, lower, upper (and df_mc_error where the engine
-            sampled).
+            Columns estimate, std_error, df, statistic, p_value, lower, upper. Where the engine sampled, by
+            Satterthwaite's and Kenward and Roger's methods also std_error_mc_error and df_mc_error, the Monte Carlo
+            standard errors of both.
         """
         from crosslmm.inference.at_fit import method_of
         from crosslmm.inference.contrasts import Contrasts
@@ -137,16 +138,73 @@ class Testing:
         DataFrame
             By the elements of `theta`, in the units of the data, and ``"sigma"``.
         """
-        from crosslmm.inference.at_fit import parameter_covariance
+        from crosslmm.inference.at_fit import state_at
+        from crosslmm.inference.delta import parameter_covariance
 
-        covariance, _ = parameter_covariance(_results(self), information)
-        names = [*_results(self).estimates.layout.theta_names, "sigma"]
+        covariance = parameter_covariance(state_at(_results(self)), information)
+        names = self._parameter_names
         return pd.DataFrame(covariance, index=names, columns=names)
+
+    def parameter_table(self, information: str = "observed") -> pd.DataFrame:
+        """Theta and sigma with their standard errors by any information.
+
+        Parameters
+        ----------
+        information : {"observed", "expected", "average"}
+            As for `parameter_cov`.
+
+        Returns
+        -------
+        DataFrame
+            By the elements of `theta`, in the units of the data, and ``"sigma"``: estimate, std_error (nan on the
+            boundary). Where the engine sampled also mc_error and std_error_mc_error, the Monte Carlo standard errors of
+            both.
+        """
+        from crosslmm.inference.at_fit import state_at
+        from crosslmm.inference.delta import parameter_errors
+
+        fit = _results(self)
+        found = parameter_errors(state_at(fit), information)
+        columns = {"estimate": found.values, "std_error": found.std_error}
+        if fit.estimates.sampling is not None:
+            columns |= {"mc_error": found.mc_error, "std_error_mc_error": found.std_error_mc_error}
+        return pd.DataFrame(columns, index=self._parameter_names)
+
+    def varcorr_table(self, information: str = "observed") -> pd.DataFrame:
+        """Variance components with their standard errors by any information and the delta method.
+
+        Parameters
+        ----------
+        information : {"observed", "expected", "average"}
+            As for `parameter_cov`.
+
+        Returns
+        -------
+        DataFrame
+            In the rows of `varcorr`: group, name1, name2, vcov, vcov_se, sdcor, sdcor_se. A standard error is nan
+            where a variance is 0 or a correlation is 1 or -1. Where the engine sampled also vcov_mc_error,
+            vcov_se_mc_error, sdcor_mc_error and sdcor_se_mc_error, the Monte Carlo standard errors of these.
+        """
+        from crosslmm.inference.at_fit import state_at
+        from crosslmm.inference.delta import component_errors
+
+        fit = _results(self)
+        found = component_errors(state_at(fit), information)
+        parts = {"": found.values, "_se": found.std_error}
+        if fit.estimates.sampling is not None:
+            parts |= {"_mc_error": found.mc_error, "_se_mc_error": found.std_error_mc_error}
+        halves = {end: values.reshape(2, -1) for end, values in parts.items()}
+        columns = {name + end: half[k] for k, name in enumerate(("vcov", "sdcor")) for end, half in halves.items()}
+        return fit.varcorr[["group", "name1", "name2"]].assign(**columns)
 
     @cached_property
     def theta_cov(self) -> pd.DataFrame:
         """Covariance matrix of `theta` by the average information, as `theta_se`; nan on the boundary."""
         return self.parameter_cov("average").iloc[:-1, :-1]
+
+    @property
+    def _parameter_names(self) -> list[str]:
+        return [*_results(self).estimates.layout.theta_names, "sigma"]
 
     @cached_property
     def _satterthwaite(self) -> Satterthwaite:

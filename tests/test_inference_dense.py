@@ -109,6 +109,49 @@ def test_observed_information(name):
     np.testing.assert_allclose(ours / np.outer(unit, unit), expected / np.outer(unit, unit), rtol=0, atol=2e-6)
 
 
+def components(name, parameters):
+    """Variances, then covariances, of every term and sigma**2; then standard deviations and correlations."""
+    squares, roots = [], []
+    for T in dense_of(name).templates(parameters[:-1]):
+        cov = parameters[-1] ** 2 * T @ T.T
+        sd = np.sqrt(np.diag(cov))
+        upper = np.triu_indices(len(T), 1)
+        squares += [*np.diag(cov), *cov[upper]]
+        roots += [*sd, *(cov / np.outer(sd, sd))[upper]]
+    return np.array([*squares, parameters[-1] ** 2, *roots, parameters[-1]])
+
+
+def check_errors(name, information, covariance, rtol):
+    """Tables of standard errors against a covariance of theta and sigma and the delta method."""
+    fit = fit_of(name)
+    at = np.append(fit.theta.to_numpy(), fit.sigma).astype(np.longdouble)
+    slopes = gradient(lambda x: components(name, x), at, 0.02 * at.astype(float).clip(0.1)).astype(float)
+    errors = np.sqrt(np.einsum("av,ab,bv->v", slopes, covariance, slopes))
+    table = fit.varcorr_table(information)
+    np.testing.assert_allclose(np.append(table["vcov_se"], table["sdcor_se"]), errors, rtol=rtol)
+    np.testing.assert_allclose(np.append(table["vcov"], table["sdcor"]), components(name, at).astype(float), rtol=1e-10)
+    own = fit.parameter_table(information)
+    np.testing.assert_allclose(own["std_error"], np.sqrt(np.diag(covariance)), rtol=rtol)
+    assert list(own.index) == [*fit.theta.index, "sigma"]
+    np.testing.assert_allclose(own["estimate"], at.astype(float), rtol=1e-14)
+
+
+@every_case
+def test_errors_of_components_by_the_observed_information(name):
+    check_errors(name, "observed", differenced(name)[0], 2e-6)
+
+
+@every_case
+def test_errors_of_components_by_the_average_information(name):
+    """`varcorr_se` and `theta_se` are the same by other code."""
+    fit = fit_of(name)
+    table, errors = fit.varcorr_table("average"), fit.varcorr_se
+    np.testing.assert_allclose(table["vcov_se"], errors["vcov"], rtol=1e-6)
+    np.testing.assert_allclose(table["sdcor_se"], errors["sdcor"], rtol=1e-6)
+    np.testing.assert_allclose(fit.parameter_table("average")["std_error"].iloc[:-1], fit.theta_se, rtol=1e-6)
+    assert not np.allclose(table["vcov_se"], fit.varcorr_table("observed")["vcov_se"], rtol=1e-3)
+
+
 @every_case
 def test_satterthwaite(name):
     """Degrees of freedom of coefficients and of a combination."""
@@ -134,6 +177,7 @@ def test_expected_information(name):
     expected, ours = 2 * np.linalg.inv(information), fit.parameter_cov("expected")
     unit = np.sqrt(np.diag(expected))
     np.testing.assert_allclose(ours / np.outer(unit, unit), expected / np.outer(unit, unit), rtol=0, atol=1e-7)
+    check_errors(name, "expected", expected, 1e-7)
 
 
 @every_case
@@ -216,3 +260,25 @@ def test_boundary_is_left_out_and_said():
     cov = fit.parameter_cov()
     assert cov["a.Intercept"].isna().all()
     assert cov.loc["sigma", "sigma"] > 0
+    table = fit.varcorr_table().set_index("group")
+    assert table.loc["a", ["vcov_se", "sdcor_se"]].isna().all() and table.loc["a", "vcov"] == 0.0
+    alone = clm.lmer("y ~ x + (1 | b)", data).varcorr_table().set_index("group")
+    np.testing.assert_allclose(
+        table.loc[alone.index, ["vcov_se", "sdcor_se"]], alone[["vcov_se", "sdcor_se"]], rtol=1e-5
+    )
+    assert fit.parameter_table()["std_error"].isna().to_dict() == {
+        "a.Intercept": True,
+        "b.Intercept": False,
+        "sigma": False,
+    }
+
+
+def test_a_correlation_on_its_boundary_has_no_standard_error():
+    data = frame().assign(y=np.random.default_rng(8).normal(size=60))
+    data["y"] += np.random.default_rng(2).normal(size=9)[data["a"]] * (1 + data["x"])
+    fit = clm.lmer("y ~ x + (1 + x | a)", data)
+    assert fit.estimates.boundary == ("a.x",) and abs(fit.varcorr["sdcor"].iloc[2]) == pytest.approx(1.0)
+    for information in ("observed", "expected", "average"):
+        table = fit.varcorr_table(information)
+        assert table["sdcor_se"].isna().tolist() == [False, False, True, False]
+        assert table["vcov_se"].notna().all()

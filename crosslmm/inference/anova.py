@@ -33,6 +33,8 @@ TYPES = {1: 1, 2: 2, 3: 3, "I": 1, "II": 2, "III": 3}
 ZERO_ROW = 1e-8
 """Sum of absolute values of a row of a type III hypothesis that counts as 0 (lmerTest)."""
 
+MC_ERRORS = ("f_mc_error", "den_df_mc_error")
+
 ROUNDING = 1e-11
 """Elements of estimable functions below this are rounding."""
 
@@ -51,9 +53,9 @@ def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "sattert
     Returns
     -------
     DataFrame
-        By term: sum_sq, mean_sq, num_df, den_df, f_value, p_value; den_df_mc_error where the engine sampled. A mean
-        square is F, before Kenward and Roger's scaling, times the residual variance, as in lmerTest. A term without
-        estimable hypothesis has num_df 0.
+        By term: sum_sq, mean_sq, num_df, den_df, f_value, p_value; f_mc_error and den_df_mc_error where the engine
+        sampled. A mean square is F, before Kenward and Roger's scaling, times the residual variance, as in lmerTest.
+        A term without estimable hypothesis has num_df 0.
 
     Raises
     ------
@@ -68,17 +70,17 @@ def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "sattert
     rows = []
     for L in hypotheses(structure, TYPES[type]).values():
         if not len(L):
-            rows.append((np.nan, np.nan, 0, np.nan, np.nan, np.nan, 0.0))
+            rows.append((np.nan, np.nan, 0, np.nan, np.nan, np.nan, 0.0, 0.0))
             continue
         joint = method.joint(L, L @ beta)
-        mean_sq = float(independent_parts(L, L @ beta, method.covariance)[1].mean()) * variance
+        mean_sq = float(np.square(independent_parts(L, L @ beta, method.covariance)[1]).mean()) * variance
         p_value = float(f_tail(joint.f_value, joint.num_df, joint.den_df))
         sums = (joint.num_df * mean_sq, mean_sq, int(joint.num_df))
-        rows.append((*sums, joint.den_df, joint.f_value, p_value, joint.den_df_mc_error))
+        rows.append((*sums, joint.den_df, joint.f_value, p_value, joint.f_mc_error, joint.den_df_mc_error))
     names = [term.name for term in _tested(structure)]
-    columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value", "den_df_mc_error"]
+    columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value", *MC_ERRORS]
     frame = pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
-    return frame if frame["den_df_mc_error"].any() else frame.drop(columns="den_df_mc_error")
+    return frame if frame[list(MC_ERRORS)].to_numpy().any() else frame.drop(columns=list(MC_ERRORS))
 
 
 def hypotheses(structure: Structure, type: int) -> dict[str, FloatArray]:

@@ -57,7 +57,8 @@ def estimate_frame(contrasts: Contrasts, beta: FloatArray, method: Method, level
     Returns
     -------
     DataFrame
-        Columns estimate, std_error, df, statistic, p_value, lower, upper; df_mc_error where the engine sampled.
+        Columns estimate, std_error, df, statistic, p_value, lower, upper; std_error_mc_error and df_mc_error where the
+        engine sampled.
     """
     estimate = contrasts.L @ beta
     errors = np.sqrt(np.einsum("qp,po,qo->q", contrasts.L, method.covariance, contrasts.L, optimize=True))
@@ -76,8 +77,11 @@ def estimate_frame(contrasts: Contrasts, beta: FloatArray, method: Method, level
         },
         index=pd.Index(contrasts.labels, dtype=object),
     )
-    sampled = method.degrees_error(contrasts.L)
-    return frame.assign(df_mc_error=sampled) if sampled.any() else frame
+    sampled = {
+        "std_error_mc_error": method.std_error_error(contrasts.L),
+        "df_mc_error": method.degrees_error(contrasts.L),
+    }
+    return frame.assign(**sampled) if any(errors.any() for errors in sampled.values()) else frame
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,8 +94,8 @@ class TestResult:
         Method of the denominator degrees of freedom.
     f_value, num_df, den_df, p_value : float
         F test of all rows; den_df is infinite for ``"normal"``.
-    den_df_mc_error : float
-        Monte Carlo standard error of den_df; 0 where the engine samples nothing.
+    f_mc_error, den_df_mc_error : float
+        Monte Carlo standard errors of f_value and den_df; 0 where the engine samples nothing.
     rows : DataFrame
         Every row by itself: estimate, value, std_error, df, statistic, p_value, lower, upper.
     matrix : DataFrame
@@ -106,6 +110,7 @@ class TestResult:
     num_df: int
     den_df: float
     p_value: float
+    f_mc_error: float
     den_df_mc_error: float
     rows: pd.DataFrame
     matrix: pd.DataFrame
@@ -162,6 +167,7 @@ def tested(
         num_df=int(joint.num_df),
         den_df=joint.den_df,
         p_value=float(f_tail(joint.f_value, joint.num_df, joint.den_df)),
+        f_mc_error=joint.f_mc_error,
         den_df_mc_error=joint.den_df_mc_error,
         rows=rows,
         matrix=pd.DataFrame(contrasts.L, index=pd.Index(contrasts.labels, dtype=object), columns=list(names)),

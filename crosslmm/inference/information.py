@@ -18,9 +18,10 @@ import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import ModelError, NumericalError
+from crosslmm.inference.drift import theta_shifts
+from crosslmm.inference.nearby import Nearby, Point, nearby, point_of
 from crosslmm.inference.state import State, moved_covariances, white_scores
-from crosslmm.inference.traces import Sampled, trace_products
-from crosslmm.objective import Directions, differentiate
+from crosslmm.inference.traces import Sampled, jackknife, trace_products
 from crosslmm.quadratic import DEFINITE
 from crosslmm.start import natural_scale
 
@@ -32,6 +33,9 @@ combined, so the error is of the fourth power of this."""
 
 SAMPLED_STEP = 0.1
 """The same where the gradient is sampled and its equations are solved to a few digits only."""
+
+NEARER = 0.5
+"""The second step, in units of the first."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,55 @@ class Information:
         Minus the derivative of ``nu log sigma**2`` by them, or its expectation ``tr(P V_i)``.
     degrees : int
         nu.
+    nearby : Nearby or None
+        None where nothing is sampled.
     """
 
     kind: str
     hessian: Sampled
     scores: FloatArray
     degrees: int
+    nearby: Nearby | None
 
-    def covariance(self, hessian: FloatArray) -> FloatArray:
-        """Covariance of the free elements of theta and ``log sigma**2`` for one Hessian; shape (r + 1, r + 1)."""
-        r = self.scores.size
-        inverse = 2.0 * np.linalg.inv(hessian) if r else np.zeros((0, 0))
-        along = -self.scores / self.degrees
-        J = np.vstack([np.eye(r), along[None]])
-        result = J @ inverse @ J.T
-        result[r, r] += 2.0 / self.degrees
-        return np.asarray(result)
+    @property
+    def covariance(self) -> FloatArray:
+        """Covariance of the free elements of theta and ``log sigma**2``; shape (r + 1, r + 1)."""
+        return self._covariance(self.hessian.mean)
+
+    @property
+    def covariance_replicates(self) -> FloatArray:
+        """The same without one probe each, at the same theta; shape (n, r + 1, r + 1)."""
+        size = self.scores.size + 1
+        replicates = [self._covariance(H) for H in self.hessian.replicates]
+        return np.array(replicates).reshape(len(replicates), size, size)
+
+    def monte_carlo(self, value: FloatArray, replicates: FloatArray, factors: FloatArray) -> FloatArray:
+        """Monte Carlo errors of functions of the covariance.
+
+        Parameters
+        ----------
+        value : ndarray, shape (q,)
+        replicates : ndarray, shape (n, q)
+            By `covariance_replicates`; n = 0 where the information is not sampled at a given theta.
+        factors : ndarray, shape (n', q)
+            What multiplies them as theta moves with the probes.
+        """
+        if self.kind == "observed":  # of the same probes
+            return jackknife(replicates * factors)
+        return np.hypot(jackknife(replicates.reshape(-1, value.size)), jackknife(value * factors))
+
+    def _covariance(self, hessian: FloatArray) -> FloatArray:
+        inverse = np.asarray(2.0 * np.linalg.inv(hessian), dtype=np.float64)
+        return with_sigma(inverse, self.scores, self.degrees)
+
+
+def with_sigma(theta_covariance: FloatArray, scores: FloatArray, degrees: int) -> FloatArray:
+    """Covariance of theta and ``log sigma**2``, shape (r + 1, r + 1), from that of theta (r, r)."""
+    r = scores.size
+    J = np.vstack([np.eye(r), -scores[None] / degrees])
+    result = J @ theta_covariance @ J.T
+    result[r, r] += 2.0 / degrees
+    return np.asarray(result)
 
 
 def information(state: State, kind: str = "observed") -> Information:
@@ -85,13 +122,14 @@ def information(state: State, kind: str = "observed") -> Information:
     """
     if kind not in KINDS:
         raise ModelError(f"information={kind!r}: expected 'observed', 'expected' or 'average'")
-    scores = state.minimum.slopes.scores[state.free]
-    if kind == "expected":
-        hessian, scores = expected_hessian(state)
+    scores, near = state.minimum.slopes.scores[state.free], None
+    if kind == "observed":
+        hessian, near = observed_hessian(state)
     else:
-        hessian = observed_hessian(state) if kind == "observed" else average_hessian(state)
+        near = nearby(state, NEARER * _steps(state)) if state.equations.n_probes else None
+        hessian, scores = expected_hessian(state) if kind == "expected" else (average_hessian(state), scores)
     _check_definite(hessian.mean, kind)
-    return Information(kind, hessian, scores, state.value.degrees)
+    return Information(kind, hessian, scores, state.value.degrees, near)
 
 
 def _check_definite(H: FloatArray, kind: str) -> None:
@@ -119,39 +157,47 @@ def expected_hessian(state: State) -> tuple[Sampled, FloatArray]:
     if not moved:
         return Sampled(np.zeros((0, 0)), np.zeros((0, 0, 0))), np.zeros(0)
     white = white_scores(value) if value.reml else None
-    traces = trace_products(value.system, white, moved, n_probes=state.equations.n_probes)
+    traces = trace_products(value.system, white, moved, n_probes=state.equations.n_probes, seed=state.seed)
     marginal = value.system.marginal(reml=value.reml).blocks
     single = np.array([np.vdot(marginal[f], D) for f, D in moved])
     return Sampled(traces.mean - np.outer(single, single) / value.degrees, traces.deviations), single
 
 
-def observed_hessian(state: State) -> Sampled:
-    """Second derivatives of the profiled criterion: central differences of its gradient, at two steps each."""
-    free = np.flatnonzero(state.free)
-    n, r = state.minimum.slopes.deviations.shape[0], free.size
-    H, deviations = np.zeros((r, r)), np.zeros((n, r, r))
+def observed_hessian(state: State) -> tuple[Sampled, Nearby | None]:
+    """Second derivatives of the profiled criterion: central differences of its gradient, at two steps each.
+
+    Where the gradient is sampled, the points nearer by are kept.
+    """
+    free, here = np.flatnonzero(state.free), state.minimum.slopes
+    n, r = here.deviations.shape[0], free.size
+    H, bends, deviations = np.zeros((r, r)), np.zeros((r, r)), np.zeros((n, r, r))
     steps = _steps(state)
+    kept: dict[float, list[Point]] = {1.0: [], -1.0: []}
     for a, i in enumerate(free):
-        for step, weight in ((steps[i], -1.0 / 3.0), (0.5 * steps[i], 4.0 / 3.0)):
+        for part, weight in ((1.0, -1.0 / 3.0), (NEARER, 4.0 / 3.0)):
             for sign in (1.0, -1.0):
-                theta = state.minimum.theta.copy()
-                theta[i] += sign * step
-                gradient, spread = _gradient(state, theta)
-                H[a] += sign * weight * gradient[free] / (2.0 * step)
-                deviations[:, a] += sign * weight * spread[:, free] / (2.0 * step)
-    return Sampled(0.5 * (H + H.T), 0.5 * (deviations + deviations.transpose(0, 2, 1)))
+                step = part * steps[a]
+                moved = state.at(state.stepped(int(i), sign * step))
+                there = moved.minimum.slopes
+                H[a] += sign * weight * there.gradient[free] / (2.0 * step)
+                deviations[:, a] += sign * weight * there.deviations[:, free] / (2.0 * step)
+                bends[a] += weight * (there.gradient - here.gradient)[free] / step**2
+                if n and part == NEARER:
+                    kept[sign].append(point_of(moved, there.information + there.curvature))
+    H = 0.5 * (H + H.T)
+    sampled = Sampled(H, 0.5 * (deviations + deviations.transpose(0, 2, 1)))
+    if not n:
+        return sampled, None
+    _check_definite(H, "observed")
+    near = Nearby(theta_shifts(state), NEARER * steps, tuple(kept[1.0]), tuple(kept[-1.0]))
+    return sampled, near.with_hessian(H, bends)
 
 
 def _steps(state: State) -> FloatArray:
+    """Of the free elements of theta; shape (r,)."""
     slopes = state.minimum.slopes
     size = np.abs(np.diag(slopes.information)) + np.abs(np.diag(slopes.curvature))
     errors = np.sqrt(2.0 / np.where(size > 0.0, size, np.inf))
     scale = natural_scale(state.xp)
     part = SAMPLED_STEP if state.equations.n_probes else STEP
-    return np.asarray(part * np.where(errors > 0.0, np.minimum(errors, scale), scale))
-
-
-def _gradient(state: State, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    layout = state.xp.layout
-    slopes = differentiate(state.at(theta), Directions(layout.theta_factor, layout.theta_basis))
-    return slopes.gradient, slopes.deviations
+    return np.asarray(part * np.where(errors > 0.0, np.minimum(errors, scale), scale))[state.free]

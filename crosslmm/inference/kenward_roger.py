@@ -15,7 +15,8 @@ import numpy as np
 from crosslmm.covariance import FloatArray
 from crosslmm.engine.protocol import Templates
 from crosslmm.errors import ModelError, NumericalError
-from crosslmm.inference.state import State, covariance_slopes, paired, white_scores
+from crosslmm.inference.drift import Drift, drift
+from crosslmm.inference.state import State, covariance_slopes, moved_covariances, paired, white_scores
 from crosslmm.inference.traces import Moved, Sampled, trace_products
 from crosslmm.layout import Layout, Term
 from crosslmm.linalg.dense import solve_lower
@@ -41,29 +42,41 @@ class KenwardRoger:
         ``X' V^-1 G_i V^-1 G_j V^-1 X``.
     information : Sampled
         ``tr(P G_i P G_j)``, half the inverse of the covariance of the variance parameters.
+    drift : Drift
+        How the fixed effects and their covariance as of known variances move with the probes of the fit.
     """
 
     root: FloatArray
     slopes: FloatArray
     second: FloatArray
     information: Sampled
+    drift: Drift
 
     @property
     def covariance(self) -> FloatArray:
         """Adjusted covariance of the fixed effects; shape (p, p)."""
-        return self._adjusted(self.information.mean)
+        p = self.root.shape[0]
+        W = _parameter_covariance(self.information.mean)
+        added = np.einsum("ij,ijab->ab", W, self._second_order)
+        return np.asarray(self.root @ (np.eye(p) + added + added.T) @ self.root.T)
 
     @property
     def unadjusted(self) -> FloatArray:
         """Covariance of the fixed effects as of known variances; shape (p, p)."""
         return self.root @ self.root.T
 
-    def covariance_replicates(self) -> FloatArray:
-        """Adjusted covariance without one probe each; shape (n, p, p)."""
-        replicates = self.information.replicates
-        return np.array([self._adjusted(replicate) for replicate in replicates]).reshape(
-            len(replicates), *self.root.shape
-        )
+    def covariance_replicates(self, L: FloatArray) -> FloatArray:
+        """``L A L'`` with A the adjusted covariance without one probe of the traces each; shape (n, q, q)."""
+        white, q = L @ self.root, L.shape[0]
+        inner = np.einsum("qa,ijab,sb->ijqs", white, self._second_order, white, optimize=True)
+        replicates = [_parameter_covariance(information) for information in self.information.replicates]
+        added = np.array([np.einsum("ij,ijqs->qs", W, inner) for W in replicates]).reshape(-1, q, q)
+        return white @ white.T + added + added.transpose(0, 2, 1)
+
+    @property
+    def _second_order(self) -> FloatArray:
+        """What the covariance lacks, by pairs of parameters; shape (r, r, p, p)."""
+        return np.asarray(self.second - np.einsum("iab,jbc->ijac", self.slopes, self.slopes, optimize=True))
 
     def degrees(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row of L (q, p); shape (q,)."""
@@ -80,13 +93,6 @@ class KenwardRoger:
     def joint_replicates(self, L: FloatArray) -> list[tuple[float, float]]:
         """The same without one probe each."""
         return [self._joint(L, replicate) for replicate in self.information.replicates]
-
-    def _adjusted(self, information: FloatArray) -> FloatArray:
-        W = _parameter_covariance(information)
-        inner = self.second - np.einsum("iab,jbc->ijac", self.slopes, self.slopes, optimize=True)
-        added = 2.0 * np.einsum("ij,ijab->ab", W, inner)
-        p = self.root.shape[0]
-        return np.asarray(self.root @ (np.eye(p) + 0.5 * (added + added.T)) @ self.root.T)
 
     def _joint(self, L: FloatArray, information: FloatArray) -> tuple[float, float]:
         white = L @ self.root
@@ -152,7 +158,7 @@ def kenward_roger(state: State) -> KenwardRoger:
     p, r = state.fit.beta.size, len(moved)
     slopes = covariance_slopes(white, moved)
     marginal = value.system.marginal(reml=True).blocks
-    traces = trace_products(value.system, white, moved, n_probes=state.equations.n_probes)
+    traces = trace_products(value.system, white, moved, n_probes=state.equations.n_probes, seed=state.seed)
     single = np.array([np.vdot(marginal[f], S) for f, S in moved])
     information = np.block([[np.array([[float(value.degrees)]]), single[None]], [single[:, None], traces.mean]])
     deviations = np.zeros((traces.deviations.shape[0], r + 1, r + 1))
@@ -164,7 +170,8 @@ def kenward_roger(state: State) -> KenwardRoger:
     if not np.isfinite(information).all():
         raise NumericalError("the information on the variances is not finite at these estimates")
     whole = np.concatenate([np.eye(p)[None], slopes])
-    return KenwardRoger(state.root, whole, second, Sampled(information, deviations))
+    by_theta = covariance_slopes(white, moved_covariances(state))
+    return KenwardRoger(state.root, whole, second, Sampled(information, deviations), drift(state, by_theta))
 
 
 def second_products(state: State, white: Templates, moved: Moved) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from crosslmm.covariance import FloatArray
 from crosslmm.errors import ModelError, NumericalError
+from crosslmm.inference.drift import Drift
 from crosslmm.inference.kenward_roger import KenwardRoger
 from crosslmm.inference.satterthwaite import Satterthwaite, pooled_degrees
 from crosslmm.inference.traces import jackknife
@@ -30,13 +31,14 @@ class JointF:
     ----------
     f_value, num_df, den_df : float
         den_df is infinite for the normal distribution.
-    den_df_mc_error : float
-        Monte Carlo standard error of den_df; 0 where nothing is sampled.
+    f_mc_error, den_df_mc_error : float
+        Monte Carlo standard errors of f_value and den_df; 0 where nothing is sampled.
     """
 
     f_value: float
     num_df: float
     den_df: float
+    f_mc_error: float
     den_df_mc_error: float
 
 
@@ -60,6 +62,9 @@ class Method(Protocol):
 
     def degrees_error(self, L: FloatArray) -> FloatArray:
         """Monte Carlo standard errors of `degrees`."""
+
+    def std_error_error(self, L: FloatArray) -> FloatArray:
+        """Monte Carlo standard errors of the standard error of each row of L (q, p); shape (q,)."""
 
     def joint(self, L: FloatArray, difference: FloatArray) -> JointF:
         """F test of the rows of L (q, p), whose estimates are off by `difference` (q,); some may depend on others."""
@@ -86,10 +91,14 @@ class Known:
         """See `Method.degrees_error`."""
         return np.zeros(L.shape[0])
 
+    def std_error_error(self, L: FloatArray) -> FloatArray:
+        """See `Method.std_error_error`."""
+        return np.zeros(L.shape[0])
+
     def joint(self, L: FloatArray, difference: FloatArray) -> JointF:
         """See `Method.joint`."""
-        _, squares = independent_parts(L, difference, self.covariance)
-        return JointF(float(squares.mean()), squares.size, self.df, 0.0)
+        _, t = independent_parts(L, difference, self.covariance)
+        return JointF(float(np.square(t).mean()), t.size, self.df, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -124,12 +133,17 @@ class BySatterthwaite:
         """See `Method.degrees_error`."""
         return jackknife(self.of.degrees_replicates(L))
 
+    def std_error_error(self, L: FloatArray) -> FloatArray:
+        """See `Method.std_error_error`."""
+        return _by_theta(self.of.drift, L, self.covariance)
+
     def joint(self, L: FloatArray, difference: FloatArray) -> JointF:
         """See `Method.joint`."""
-        parts, squares = independent_parts(L, difference, self.covariance)
-        replicates = np.array([pooled_degrees(df) for df in self.of.degrees_replicates(parts)])
+        parts, t = independent_parts(L, difference, self.covariance)
+        degrees = [pooled_degrees(df) for df in self.of.degrees_replicates(parts)]
+        f_error = jackknife(_moved_f(self.of.drift, parts, t))
         den_df = pooled_degrees(self.of.degrees(parts))
-        return JointF(float(squares.mean()), squares.size, den_df, float(jackknife(replicates)))
+        return JointF(_mean_square(t), t.size, den_df, float(f_error), float(jackknife(np.array(degrees))))
 
 
 @dataclass(frozen=True)
@@ -168,13 +182,22 @@ class ByKenwardRoger:
         """See `Method.degrees_error`."""
         return jackknife(self.of.degrees_replicates(L))
 
+    def std_error_error(self, L: FloatArray) -> FloatArray:
+        """See `Method.std_error_error`."""
+        variances = np.einsum("nqq->nq", self.of.covariance_replicates(L))
+        return np.hypot(_by_theta(self.of.drift, L, self.covariance), jackknife(np.sqrt(variances)))
+
     def joint(self, L: FloatArray, difference: FloatArray) -> JointF:
         """See `Method.joint`."""
-        parts, squares = independent_parts(L, difference, self.covariance)
+        parts, t = independent_parts(L, difference, self.covariance)
         scale, den_df = self.of.joint(parts)
-        replicates = np.array([df for _, df in self.of.joint_replicates(parts)])
         _checked(np.array([den_df]))
-        return JointF(scale * float(squares.mean()), squares.size, den_df, float(jackknife(replicates)))
+        replicates = np.array(self.of.joint_replicates(parts)).reshape(-1, 2)
+        by_traces = replicates[:, 0] * _whitened_squares(
+            np.broadcast_to(t, (len(replicates), t.size)), self.of.covariance_replicates(parts)
+        )
+        f_error = np.hypot(jackknife(by_traces), scale * jackknife(_moved_f(self.of.drift, parts, t)))
+        return JointF(scale * _mean_square(t), t.size, den_df, float(f_error), float(jackknife(replicates[:, 1])))
 
 
 def _checked(degrees: FloatArray) -> FloatArray:
@@ -187,11 +210,31 @@ def _checked(degrees: FloatArray) -> FloatArray:
 
 
 def independent_parts(L: FloatArray, difference: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Uncorrelated combinations of the rows of a contrast (q', p), and their squared t statistics (q',)."""
+    """Uncorrelated combinations of the rows of a contrast, of variance 1 (q', p), and their t statistics (q',)."""
     values, vectors = np.linalg.eigh(L @ covariance @ L.T)
     positive = values > POSITIVE * values[-1]
-    P = vectors[:, positive].T
-    return P @ L, np.square(P @ difference) / values[positive]
+    P = vectors[:, positive].T / np.sqrt(values[positive])[:, None]
+    return P @ L, P @ difference
+
+
+def _mean_square(t: FloatArray) -> float:
+    return float(np.square(t).mean())
+
+
+def _whitened_squares(t: FloatArray, covariances: FloatArray) -> FloatArray:
+    """``t' S^-1 t / q`` for t (n, q) and S (n, q, q); shape (n,)."""
+    return np.asarray(np.einsum("nq,nq->n", t, np.linalg.solve(covariances, t[:, :, None])[:, :, 0]) / t.shape[1])
+
+
+def _moved_f(drift: Drift, parts: FloatArray, t: FloatArray) -> FloatArray:
+    """F of uncorrelated parts of variance 1 as theta moves with the probes; shape (n,)."""
+    return _whitened_squares(t + drift.estimates(parts), np.eye(t.size) + drift.covariances(parts))
+
+
+def _by_theta(drift: Drift, L: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Monte Carlo errors of the standard errors of the rows of L (q, p) that come from that of theta; shape (q,)."""
+    errors = np.sqrt(np.einsum("qp,po,qo->q", L, covariance, L, optimize=True))
+    return jackknife(drift.variances(L)) / (2.0 * errors)
 
 
 def check_method(ddf: object) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosslmm.covariance import FloatArray
-from crosslmm.inference.information import Information
+from crosslmm.inference.drift import Drift, drift
+from crosslmm.inference.information import Information, with_sigma
+from crosslmm.inference.nearby import Point
 from crosslmm.inference.state import State, covariance_slopes, moved_covariances, white_scores
 
 EQUAL = 1e-8
@@ -30,9 +32,11 @@ class Satterthwaite:
     ----------
     root : ndarray, shape (p, p)
         H with ``cov(beta) = H H'``.
-    slopes : ndarray, shape (r + 1, p, p)
-        D with derivatives ``H D H'`` of the covariance by the free elements of theta and by ``log sigma**2``.
+    slopes : ndarray, shape (r, p, p)
+        D with derivatives ``H D H'`` of the covariance by the free elements of theta at a given sigma.
     information : Information
+    drift : Drift
+        How the fixed effects and their covariance move with the probes.
     left_out : tuple of str
         Elements of theta on the boundary, which are taken as known.
     """
@@ -40,6 +44,7 @@ class Satterthwaite:
     root: FloatArray
     slopes: FloatArray
     information: Information
+    drift: Drift
     left_out: tuple[str, ...]
 
     @property
@@ -49,20 +54,28 @@ class Satterthwaite:
 
     def degrees(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row of L (q, p); shape (q,)."""
-        return self._degrees(L, self.information.hessian.mean)
+        return _degrees(L, self.root, self.slopes, self.information.covariance)
 
     def degrees_replicates(self, L: FloatArray) -> FloatArray:
         """The same without one probe each; shape (n, q), n = 0 where nothing is sampled."""
-        replicates = self.information.hessian.replicates
-        values = [self._degrees(L, H) for H in replicates]
-        return np.array(values).reshape(len(replicates), L.shape[0])
+        known = self.information
+        if known.nearby is None:
+            return np.zeros((0, L.shape[0]))
 
-    def _degrees(self, L: FloatArray, hessian: FloatArray) -> FloatArray:
-        white = L @ self.root
-        variance = np.einsum("qp,qp->q", white, white)
-        gradient = np.einsum("qp,rpo,qo->qr", white, self.slopes, white, optimize=True)
-        spread = np.einsum("qr,rs,qs->q", gradient, self.information.covariance(hessian), gradient, optimize=True)
-        return np.asarray(2.0 * variance**2 / spread)
+        def degrees(at: Point) -> FloatArray:
+            return _degrees(L, at.root, at.slopes, with_sigma(at.theta_covariance, at.scores, known.degrees))
+
+        here = np.array([_degrees(L, self.root, self.slopes, A) for A in known.covariance_replicates])
+        return here * known.nearby.factors(degrees)
+
+
+def _degrees(L: FloatArray, root: FloatArray, slopes: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Degrees of freedom of each row of L (q, p), with the covariance of theta and ``log sigma**2``."""
+    white = L @ root
+    variance = np.einsum("qp,qp->q", white, white)
+    by_theta = np.einsum("qp,rpo,qo->qr", white, slopes, white, optimize=True)
+    gradient = np.column_stack([by_theta, variance])
+    return np.asarray(2.0 * variance**2 / np.einsum("qr,rs,qs->q", gradient, covariance, gradient, optimize=True))
 
 
 def satterthwaite(state: State, known: Information) -> Satterthwaite:
@@ -74,8 +87,7 @@ def satterthwaite(state: State, known: Information) -> Satterthwaite:
     known : Information
     """
     slopes = covariance_slopes(white_scores(state.value), moved_covariances(state))
-    p = state.fit.beta.size
-    return Satterthwaite(state.root, np.concatenate([slopes, np.eye(p)[None]]), known, state.left_out)
+    return Satterthwaite(state.root, slopes, known, drift(state, slopes), state.left_out)
 
 
 def pooled_degrees(degrees: FloatArray) -> float:

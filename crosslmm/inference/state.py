@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from crosslmm.blas import cross
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
+from crosslmm.engine.plan import IterativeEngine
 from crosslmm.engine.protocol import Equations, Templates
 from crosslmm.fit import Fit
 from crosslmm.linalg.dense import solve_lower
@@ -49,16 +50,34 @@ class State:
     def root(self) -> FloatArray:
         """H (p, p) with ``cov(beta) = H H'``, units of the data (theory eq. (11))."""
         half = solve_lower(self.value.x_factor, self.xp.layout.standardization.x_basis.T)
-        return np.asarray(self.fit.sigma * half.T)
+        return np.asarray(self.sigma * half.T)
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation at this theta, units of the data."""
+        return float(np.sqrt(self.value.sigma2)) * self.xp.layout.standardization.scale
+
+    @property
+    def seed(self) -> int:
+        """Of random signs: that of the engine, where it has one."""
+        options = self.equations.plan.options
+        return options.seed if isinstance(options, IterativeEngine) else 0
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Names of the elements of theta on the boundary."""
         return tuple(name for name, free in zip(self.xp.layout.theta_names, self.free, strict=True) if not free)
 
-    def at(self, theta: FloatArray) -> Evaluation:
-        """Criterion at another theta, standardised coordinates."""
-        return evaluate(self.equations, self.xp, self.xp.layout.templates(theta), reml=self.fit.reml)
+    def at(self, theta: FloatArray) -> State:
+        """The same equations at another theta (m,), standardised coordinates."""
+        value = evaluate(self.equations, self.xp, self.xp.layout.templates(theta), reml=self.fit.reml)
+        return replace(self, minimum=examine(self.xp, theta, value))
+
+    def stepped(self, element: int, step: float) -> FloatArray:
+        """Theta with one of its elements moved; shape (m,)."""
+        theta = self.minimum.theta.copy()
+        theta[element] += step
+        return theta
 
 
 def state_of(xp: CrossProducts, equations: Equations, fit: Fit) -> State:

@@ -27,6 +27,9 @@ PROBES = 200
 
 PROBES_AT_ONCE = 16
 
+SEEDS = 2**64
+"""Seeds that an engine can have: signs of factors are beyond them, so they repeat none of any fit."""
+
 Moved = tuple[tuple[int, FloatArray], ...]
 
 
@@ -134,7 +137,7 @@ def _sampled_blocks(
     parts: dict[int, list[FloatArray]] = {f: [] for f in used}
     for low in range(0, n_probes, PROBES_AT_ONCE):
         numbers = range(low, min(low + PROBES_AT_ONCE, n_probes))
-        r = signs(((1, n_levels),), numbers, seed + g + 1)[0][0]
+        r = signs(((1, n_levels),), numbers, seed + (g + 1) * SEEDS)[0][0]
         z = [np.zeros((*shape, k * len(numbers))) for shape in shapes]
         for b in range(k):
             z[g][b, :, b * len(numbers) : (b + 1) * len(numbers)] = r
