@@ -120,6 +120,44 @@ def _residual(fit, theta: float) -> float:
     return (within + between / (1 + m * theta**2)) / y.size
 
 
+def test_a_crossed_variance_of_zero_gives_an_interval_from_zero():
+    """Its upper bound, by a search of scipy over both relative standard deviations with sigma fixed by them."""
+    rng = np.random.default_rng(21)
+    n = 1500
+    data = pd.DataFrame({"a": rng.integers(0, 240, n), "b": rng.integers(0, 160, n)})
+    data["y"] = rng.normal(size=n) + 0.7 * rng.normal(size=240)[data["a"]]
+    fit = clm.lmer("y ~ 1 + (1 | a) + (1 | b)", data, reml=False)
+    assert fit.estimates.boundary == ("b.Intercept",)
+    interval = fit.conf_int(method="profile", which=["sd_Intercept|b"])
+    assert interval[0].iloc[0] == 0.0
+    upper = interval[1].iloc[0]
+
+    def deviance(logs):
+        theta = np.exp(logs)
+        at = fit.model.fit(reml=False, start=theta, do_cg=False)
+        ratio = (at.sigma * theta[1] / upper) ** 2
+        return at.criterion + n * (ratio - 1.0 - np.log(ratio))
+
+    best = optimize.minimize(deviance, np.log([0.7, upper / fit.sigma]), method="Nelder-Mead", options={"fatol": 1e-9})
+    assert best.fun - fit.criterion == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_correlation_estimated_at_its_limit(sign):
+    """The interval ends at the estimate, whichever limit that is."""
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"x": np.tile(np.arange(6.0) - 2.5, 12), "g": np.repeat(np.arange(12), 6)})
+    u = rng.normal(size=12)[data["g"]]
+    data["y"] = rng.normal(size=72) + 2.0 * u + 0.8 * u * data["x"]
+    intervals = []
+    for name in ("x", "z"):
+        fit = clm.lmer(f"y ~ {name} + ({name} | g)", data.assign(z=sign * data["x"]), reml=False)
+        intervals.append(fit.conf_int(method="profile", which=[f"cor_{name}.Intercept|g"]).iloc[0])
+    assert intervals[0][1] == 1.0
+    assert 0.5 < intervals[0][0] < 0.99
+    assert sorted(sign * intervals[1]) == pytest.approx(sorted(intervals[0]), abs=1e-6)
+
+
 def test_a_correlation_without_a_variance_is_not_known():
     rng = np.random.default_rng(3)
     data = pd.DataFrame({"x": np.tile(np.arange(10.0), 20), "g": np.repeat(np.arange(20), 10)})

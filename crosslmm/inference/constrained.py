@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crosslmm.boundary import NEGLIGIBLE, leave_boundary, without_negligible
 from crosslmm.covariance import FloatArray, lower_factor
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.engine.protocol import Equations, System
+from crosslmm.engine.protocol import Equations, System, Templates
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter
 from crosslmm.inference.reduce import mapped
 from crosslmm.objective import Derivatives, Directions, Evaluation, criterion_problem, differentiate, evaluate
@@ -211,7 +211,7 @@ class ScaleConstrained:
             on_diagonal=layout.on_diagonal,
             column=layout.theta_column,
             collapse=layout.collapse,
-            reduce=model.reduced,
+            reduce=self._reduced,
             leave=lambda theta, slopes: leave_boundary(layout, theta, slopes.multipliers, model.scale),  # type: ignore[attr-defined]
             scale=model.scale,
         )
@@ -220,12 +220,19 @@ class ScaleConstrained:
         """See `Constrained.slope`."""
         return 2.0 * self.model.xp.n * (1.0 - at.ratio) / value if value > 0.0 else np.nan
 
+    def _reduced(self, theta: FloatArray) -> FloatArray | None:
+        """See `ModelAt.reduced`: None as well where the effect that is held would go with the others."""
+        smaller = self.model.reduced(theta)
+        return None if smaller is None or self._tau2(self.model.xp.layout.templates(smaller)) == 0.0 else smaller
+
+    def _tau2(self, templates: Templates) -> float:
+        """See `ScaledValue.tau2`."""
+        return 1.0 if self.factor < 0 else float(np.sum((self.row @ templates[self.factor]) ** 2))
+
     def _value(self, theta: FloatArray, held: float) -> ScaledValue:
         xp = self.model.xp
         at = evaluate(self.model.equations, xp, xp.layout.templates(theta), reml=False)
-        tau2 = 1.0
-        if self.factor >= 0:
-            tau2 = float(np.sum((self.row @ at.templates[self.factor]) ** 2))
+        tau2 = self._tau2(at.templates)
         with np.errstate(divide="ignore"):
             sigma2 = (held / xp.layout.standardization.scale) ** 2 / np.float64(tau2)
         ratio = at.sigma2 / sigma2
