@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from refdata import load_lrt, load_model, model_names
+from refdata import load_data, load_lrt, load_model, model_names
 from scipy import stats
 
 import crosslmm as clm
@@ -14,7 +14,7 @@ from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_t
 # lme4 stops 28 above the minimum (docs/theory.md, section 7)
 STOPPED_EARLY = {"sitka_slope_ml", "sitka_slope_reml"}
 RANOVA = [name for name in model_names() if "ranova" in load_model(name) and name not in STOPPED_EARLY]
-TABLES = [name for name in load_lrt() if not name.startswith("insteval")]
+TABLES = list(load_lrt())
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 
 
@@ -194,9 +194,72 @@ def test_step_eliminates_random_then_fixed():
     assert "Model found: y ~ 1 + x + (1 | g)" in repr(found)
 
 
-def test_step_keeps_the_last_random_term(reference_fit):
+def test_step_without_anything_left(reference_fit):
     found = reference_fit("dyestuff2_reml").step()
-    assert found.random["p_value"].iloc[0] == 1.0 and found.formula == reference_fit("dyestuff2_reml").formula
+    assert found.random["p_value"].tolist() == [1.0] and found.random["eliminated"].tolist() == [1]
+    assert found.formula == "Yield ~ 1" and found.fixed.empty
+    y = load_data("dyestuff2")["Yield"]
+    assert found.fit.beta[0] == pytest.approx(y.mean(), rel=1e-12)
+    assert found.fit.sigma == pytest.approx(y.std(ddof=1), rel=1e-12)
+    assert "No random-effects term is left" in repr(found) and "nothing to eliminate" in repr(found)
+
+
+# R: drop1(lm(angle ~ recipe * temperature), test = "F"), and so on down; test = "Chisq" for the likelihood ratio
+BY_F = {"recipe:temperature": (10, 252, 0.33058, 0.97237), "recipe": (2, 262, 1.11247, 0.33029)}
+BY_F["temperature"] = (5, 264, 6.91256, 4.3911e-06)
+BY_RATIO = {"recipe:temperature": 0.96645, "recipe": 0.31931}
+
+
+def test_step_goes_on_with_least_squares(reference_fit):
+    fit = reference_fit("cake_reml")
+    found = fit.step(alpha_random=0.0, test="satterthwaite")
+    assert list(found.random["eliminated"]) == [1] and list(found.fixed["eliminated"]) == [1, 2, 0]
+    assert list(found.fixed.index) == list(BY_F)
+    np.testing.assert_allclose(found.fixed.iloc[:, :4], list(BY_F.values()), rtol=2e-5)
+    assert found.formula == found.fit.formula == "angle ~ 1 + temperature"
+    by_ratio = fit.step(alpha_random=0.0).fixed
+    np.testing.assert_allclose(by_ratio["p_value"].iloc[:2], list(BY_RATIO.values()), rtol=2e-5)
+    assert found.fit.llf == pytest.approx(-934.532400517, abs=1e-8)
+    normal = fit.step(alpha_random=0.0, test="normal").fixed
+    np.testing.assert_allclose(normal["p_value"], stats.chi2.sf(normal["num_df"] * normal["f_value"], normal["num_df"]))
+
+
+def test_least_squares_with_weights_and_a_covariate_far_from_zero():
+    rng = np.random.default_rng(3)
+    n = 300
+    data = pd.DataFrame({"x": 1e5 + rng.normal(size=n), "z": rng.normal(size=n), "w": rng.uniform(0.5, 2.0, n)})
+    data["g"] = rng.integers(0, 30, n)
+    data["y"] = data["x"] + rng.normal(size=n) / np.sqrt(data["w"])
+    found = clm.lmer("y ~ x + z + (1 | g)", data, weights="w").step(alpha_random=0.0, alpha_fixed=0.0001)
+    assert found.formula == "y ~ 1 + x"
+    centre = data["x"].mean()
+    X, W = np.column_stack([np.ones(n), data["x"] - centre]), data["w"].to_numpy()
+    C = np.linalg.inv(X.T @ (W[:, None] * X))
+    beta = C @ X.T @ (W * data["y"])
+    resid = data["y"] - X @ beta
+    sigma = np.sqrt(np.sum(W * resid**2) / (n - 2))
+    table = found.fit.coef_table(level=0.9)
+    assert table.loc["x", "estimate"] == pytest.approx(beta[1], rel=1e-9)
+    assert table.loc["Intercept", "estimate"] == pytest.approx(beta[0] - centre * beta[1], rel=1e-6)
+    assert table.loc["x", "std_error"] == pytest.approx(sigma * np.sqrt(C[1, 1]), rel=1e-9)
+    half = stats.t.ppf(0.95, n - 2) * sigma * np.sqrt(C[1, 1])
+    assert table.loc["x", "upper"] - table.loc["x", "estimate"] == pytest.approx(half, rel=1e-8)
+    deviance = -2 * stats.norm.logpdf(resid, scale=np.sqrt(np.sum(W * resid**2) / n / W)).sum()
+    assert found.fit.deviance == pytest.approx(deviance, abs=1e-6)
+    assert found.fit.aic == pytest.approx(deviance + 6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha_random": 2}, "alpha_random=2"),
+        ({"alpha_fixed": "0.05"}, "alpha_fixed='0.05'"),
+        ({"test": "F"}, "test='F'"),
+    ],
+)
+def test_step_refuses(sleep, arguments, message):
+    with pytest.raises(clm.ModelError, match=message):
+        clm.lmer(SLEEP, sleep).step(**arguments)
 
 
 def test_a_component_of_several_columns_is_dropped_at_once():

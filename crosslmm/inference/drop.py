@@ -17,6 +17,7 @@ from crosslmm.engine.choose import choose
 from crosslmm.errors import ModelError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
+from crosslmm.inference.least_squares import LeastSquares, least_squares
 from crosslmm.inference.likelihood_ratio import by_ml, chi_squared_tail
 from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_term, with_fixed, with_terms
 from crosslmm.inference.terms import FormulaTerm, droppable, formula_terms
@@ -196,12 +197,11 @@ def drop1(fit: MixedLMResults, *, test: str = "lrt") -> pd.DataFrame:
         By term. ``"lrt"``: npar, aic, lrt, df, p_value, with the whole model in the first row. F tests: num_df,
         den_df, f_value, p_value.
     """
+    _check_test(test)
     terms = formula_terms(fit.model.formula.fixed, fit.estimates.layout.fixed)
     candidates = droppable(terms)
     if not candidates:
         raise ModelError(f"no fixed-effects term of {fit.formula!r} can be dropped")
-    if test not in TESTS:
-        raise ModelError(f"test={test!r}: expected one of {', '.join(map(repr, TESTS))}")
     if test == TESTS[0]:
         return _drop1_by_likelihood(fit, terms, candidates)
     return _drop1_by_f(fit, candidates, test)
@@ -216,16 +216,28 @@ def _drop1_by_likelihood(
         smaller = smaller_fit(fit, _without_fixed(fit, terms, term), reml=False)
         npar.append(smaller.n_parameters)
         criteria.append(smaller.criterion)
+    return _fixed_table(candidates, npar, criteria)
+
+
+def _fixed_table(candidates: tuple[FormulaTerm, ...], npar: list[int], criteria: list[float]) -> pd.DataFrame:
     table = _random_table(["<none>", *(t.text for t in candidates)], np.array(npar), np.array(criteria))
     return table[["npar", "aic", "lrt", "df", "p_value"]]
 
 
 def _without_fixed(fit: MixedLMResults, terms: tuple[FormulaTerm, ...], dropped: FormulaTerm) -> CrossProducts:
-    texts = [t.text for t in terms if t is not dropped]
-    fixed = " + ".join(texts if "1" in texts else ["0", *texts])
     random = [term.label for term in fit.estimates.layout.terms]
-    keep = [j for j in range(fit.estimates.layout.n_fixed) if j not in dropped.columns]
-    return with_fixed(fit.model.crossproducts, keep, formula_text(fit, random, fixed))
+    formula = formula_text(fit, random, _fixed_text(terms, dropped))
+    return with_fixed(fit.model.crossproducts, _columns_without(fit.estimates.layout.n_fixed, dropped), formula)
+
+
+def _fixed_text(terms: tuple[FormulaTerm, ...], dropped: FormulaTerm) -> str:
+    """The fixed part without a term."""
+    texts = [t.text for t in terms if t is not dropped]
+    return " + ".join(texts if "1" in texts else ["0", *texts])
+
+
+def _columns_without(p: int, dropped: FormulaTerm) -> list[int]:
+    return [j for j in range(p) if j not in dropped.columns]
 
 
 def _drop1_by_f(fit: MixedLMResults, candidates: tuple[FormulaTerm, ...], ddf: str) -> pd.DataFrame:
@@ -234,6 +246,10 @@ def _drop1_by_f(fit: MixedLMResults, candidates: tuple[FormulaTerm, ...], ddf: s
         L = np.eye(fit.estimates.layout.n_fixed)[list(term.columns)]
         result = fit.test(L, ddf=ddf)
         rows.append((result.num_df, result.den_df, result.f_value, result.p_value))
+    return _f_table(candidates, rows)
+
+
+def _f_table(candidates: tuple[FormulaTerm, ...], rows: list[tuple[int, float, float, float]]) -> pd.DataFrame:
     columns = ["num_df", "den_df", "f_value", "p_value"]
     return pd.DataFrame(rows, columns=columns, index=pd.Index([t.text for t in candidates], name="term"))
 
@@ -247,24 +263,38 @@ class Elimination:
     random, fixed : DataFrame
         The tests of what was dropped, in the order in which it was, then of what was left, with a column ``eliminated``
         (0 where a term stayed).
-    fit : MixedLMResults
+    fit : MixedLMResults or LeastSquares
         The last model, fitted from cross-products: it has no rows. Fit its formula to the data for fitted values.
+        Where the last random-effects term went, it is by least squares.
     """
 
     random: pd.DataFrame
     fixed: pd.DataFrame
-    fit: MixedLMResults
+    fit: MixedLMResults | LeastSquares
 
     @property
     def formula(self) -> str:
         """Formula of the last model, its random-effects terms spelled out."""
+        if isinstance(self.fit, LeastSquares):
+            return self.fit.formula
         labels = [term.label for term in self.fit.estimates.layout.terms]
         return formula_text(self.fit, labels, self.fit.model.formula.fixed)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said beside the tables."""
+        if not isinstance(self.fit, LeastSquares):
+            return ()
+        return (
+            "No random-effects term is left: the fixed effects were tested by least squares, "
+            f"with {self.fit.df_resid:,} residual degrees of freedom in the last model.",
+        )
+
     def __repr__(self) -> str:
         parts = ["Backward elimination of random effects", self.random.to_string(), ""]
-        parts += ["Backward elimination of fixed effects", self.fixed.to_string(), ""]
-        return "\n".join([*parts, f"Model found: {self.formula}"])
+        fixed = "nothing to eliminate" if self.fixed.empty else self.fixed.to_string()
+        parts += ["Backward elimination of fixed effects", fixed, ""]
+        return "\n".join([*parts, f"Model found: {self.formula}", *self.notes])
 
 
 def step(
@@ -272,32 +302,44 @@ def step(
 ) -> Elimination:
     """Backward elimination: random-effects terms by `ranova`, then fixed-effects terms by `drop1`.
 
-    In each round the term with the largest p-value goes, if that is above the limit. The last random-effects term
-    stays: without it the model is ordinary least squares.
+    In each round the term with the largest p-value goes, if that is above the limit. Where the last random-effects term
+    goes, what is left is least squares, as in lmerTest: fixed effects are then tested by the likelihood ratio of linear
+    models (``test="lrt"``) or by F with the residual degrees of freedom (infinite for ``"normal"``).
+
+    Raises
+    ------
+    ModelError
+        A limit is no probability, the test is unknown, or a variance component has several columns.
     """
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        if not 0.0 <= alpha <= 1.0:
-            raise ModelError(f"{name}={alpha!r}: expected a probability")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
+            raise ModelError(f"{name}={alpha!r}: expected a probability, such as 0.05")
+    _check_test(test)
     if any(term.covariance.name != "unstructured" for term in fit.estimates.layout.terms):
         raise ModelError(
             "step() states the models it finds with bars, which have no form for a variance component of several "
             "columns: use ranova() and drop1()"
         )
     current, random = _eliminate_random(fit, alpha_random)
+    if current is None:
+        found, fixed = _eliminate_by_least_squares(fit, alpha_fixed, test)
+        return Elimination(random, fixed, found)
     current, fixed = _eliminate_fixed(current, alpha_fixed, test)
     return Elimination(random, fixed, current)
 
 
-def _eliminate_random(fit: MixedLMResults, alpha: float) -> tuple[MixedLMResults, pd.DataFrame]:
+def _eliminate_random(fit: MixedLMResults, alpha: float) -> tuple[MixedLMResults | None, pd.DataFrame]:
+    """The model with the random effects that are left, None where there are none, and the tests."""
     dropped: list[pd.DataFrame] = []
     while True:
         table = ranova(fit)
         steps = reductions(fit, reduce_terms=True)
-        order = sorted(range(len(steps)), key=lambda i: -float(table["p_value"].iloc[i + 1]))
-        worst = next((i for i in order if steps[i].kept and table["p_value"].iloc[i + 1] > alpha), None)
-        if worst is None:
+        worst = int(np.argmax(table["p_value"].to_numpy(float)[1:]))
+        if not table["p_value"].iloc[worst + 1] > alpha:
             return fit, _history(dropped, table.iloc[1:])
         dropped.append(table.iloc[[worst + 1]])
+        if not steps[worst].kept:
+            return None, _history(dropped, None)
         fit = refitted(fit, _without(fit, steps[worst]), reml=fit.estimates.reml)
 
 
@@ -309,11 +351,55 @@ def _eliminate_fixed(fit: MixedLMResults, alpha: float, test: str) -> tuple[Mixe
         if not candidates:
             return fit, _history(dropped, None)
         table = drop1(fit, test=test).loc[[t.text for t in candidates]]
-        worst = int(np.argmax(table["p_value"].to_numpy(float)))
-        if not table["p_value"].iloc[worst] > alpha:
+        worst = _to_drop(table, alpha)
+        if worst is None:
             return fit, _history(dropped, table)
         dropped.append(table.iloc[[worst]])
         fit = refitted(fit, _without_fixed(fit, terms, candidates[worst]), reml=fit.estimates.reml)
+
+
+def _eliminate_by_least_squares(fit: MixedLMResults, alpha: float, test: str) -> tuple[LeastSquares, pd.DataFrame]:
+    """The same for the fixed part of a fit whose random effects are left out."""
+    dropped: list[pd.DataFrame] = []
+    xp, text = fit.model.crossproducts, fit.model.formula.fixed
+    while True:
+        model = least_squares(xp, formula_text(fit, [], text))
+        terms = formula_terms(text, model.names)
+        candidates = droppable(terms)
+        if not candidates:
+            return model, _history(dropped, None)
+        table = _drop1_by_least_squares(xp, model, candidates, test)
+        worst = _to_drop(table, alpha)
+        if worst is None:
+            return model, _history(dropped, table)
+        dropped.append(table.iloc[[worst]])
+        text = _fixed_text(terms, candidates[worst])
+        keep = _columns_without(len(model.names), candidates[worst])
+        xp = with_fixed(xp, keep, formula_text(fit, [], text))
+
+
+def _drop1_by_least_squares(
+    xp: CrossProducts, model: LeastSquares, candidates: tuple[FormulaTerm, ...], test: str
+) -> pd.DataFrame:
+    if test != TESTS[0]:
+        df = np.inf if test == "normal" else model.df_resid
+        return _f_table(candidates, [model.f_test(term.columns, df=df) for term in candidates])
+    smaller = [with_fixed(xp, _columns_without(len(model.names), term), model.formula) for term in candidates]
+    criteria = [fixed_only_criterion(part, reml=False) for part in smaller]
+    npar = [part.layout.n_fixed + 1 for part in smaller]
+    table = _fixed_table(candidates, [model.n_parameters, *npar], [model.deviance, *criteria])
+    return table.loc[[t.text for t in candidates]]
+
+
+def _to_drop(table: pd.DataFrame, alpha: float) -> int | None:
+    """Row with the largest p-value; None where it is not above the limit."""
+    worst = int(np.argmax(table["p_value"].to_numpy(float)))
+    return worst if table["p_value"].iloc[worst] > alpha else None
+
+
+def _check_test(test: str) -> None:
+    if test not in TESTS:
+        raise ModelError(f"test={test!r}: expected one of {', '.join(map(repr, TESTS))}")
 
 
 def _history(dropped: list[pd.DataFrame], left: pd.DataFrame | None) -> pd.DataFrame:
