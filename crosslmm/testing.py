@@ -28,8 +28,9 @@ class Testing:
         Parameters
         ----------
         hypothesis : str, dict, array, DataFrame or list
-            ``"x1 = x2"`` with the names of `fe_params` (several equations separated by commas), a dict of weights by
-            name, a list of these, a matrix with one column per fixed effect, or a frame whose columns are names.
+            ``"x1 = x2"`` with the names of `fe_params` (several equations separated by commas), a dict (or Series) of
+            weights by name, a list of these, a matrix with one column per fixed effect, or a frame whose columns are
+            names.
         value : float or array, optional
             What the combinations are tested to be; 0 by default.
         ddf : {"normal", "residual", "satterthwaite", "kenward-roger"}
@@ -123,7 +124,7 @@ class Testing:
         from crosslmm.inference.emmeans import marginal_means
 
         fit = _results(self)
-        return marginal_means(fit, factors, by=by, at=at or {}, weights=weights, ddf=ddf, level=level)
+        return marginal_means(fit, factors, by=by, at={} if at is None else at, weights=weights, ddf=ddf, level=level)
 
     def parameter_cov(self, information: str = "observed") -> pd.DataFrame:
         """Covariance matrix of theta and sigma; nan for elements of theta on the boundary.

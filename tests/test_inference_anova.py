@@ -103,3 +103,20 @@ def test_refusals(unbalanced):
         rowless.anova()
     assert rowless.test("a", ddf="kenward-roger").den_df == pytest.approx(fit.test("a", ddf="kenward-roger").den_df)
     assert clm.lmer("y ~ 1 + (1 | g)", unbalanced).anova().empty
+
+
+def test_terms_without_hypothesis_are_named(unbalanced):
+    data = unbalanced.assign(twice=2 * unbalanced["x"])
+    with pytest.warns(clm.RankDeficiencyWarning):
+        fit = clm.lmer("y ~ x + twice + a + (1 | g)", data)
+    for type in (1, 2, 3):
+        with pytest.warns(clm.RankDeficiencyWarning, match="no hypothesis on 'twice'"):
+            table = fit.anova(type=type)
+        assert table["num_df"].to_dict() == {"x": 1, "twice": 0, "a": 2}
+        assert table.loc["twice"].isna().sum() == 5 and table.drop("twice").notna().all().all()
+
+
+@pytest.mark.parametrize("type", [4, "iii", None, True, [1], 2.5])
+def test_other_types_are_refused(unbalanced, type):
+    with pytest.raises(clm.ModelError, match="expected 1, 2 or 3"):
+        clm.lmer("y ~ a + (1 | g)", unbalanced).anova(type=type)

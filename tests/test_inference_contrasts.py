@@ -28,10 +28,12 @@ def test_forms_agree(cake):
         "2 * recipe[T.B] = recipe[T.C] + 3",
         "-(recipe[T.C] - recipe[T.B] * 4 / 2) - 3 = 0",
         "2*recipe[T.B]-recipe[T.C]=3e0",
+        "2*recipe[T.B] == recipe[T.C] + 3",
     ]
     results = [cake.test(form, ddf="satterthwaite") for form in forms]
     weights = {"recipe[T.B]": 2, "recipe[T.C]": -1}
     results += [cake.test(form, value=3, ddf="satterthwaite") for form in (weights, row, [row], [weights])]
+    results.append(cake.test(pd.Series(weights), value=3, ddf="satterthwaite"))
     results.append(cake.test(pd.DataFrame([weights], index=["mine"]), value=3, ddf="satterthwaite"))
     for result in results:
         assert result.f_value == pytest.approx(results[0].f_value, rel=1e-12)
@@ -54,7 +56,11 @@ def test_names_are_read_whole():
     both = fit.test("x = x1, np.log(x1) = x:x1")
     assert both.num_df == 2
     assert both.matrix.iloc[1].to_dict()["x:x1"] == -1.0
-    assert fit.test("poly(z, 2)").num_df == 2  # a term stands for its coefficients
+    for text in ("poly(z, 2)", "poly(z, 2) = 0", "poly(z, 2) == 0"):
+        assert fit.test(text).num_df == 2  # a term stands for its coefficients
+    assert fit.test(pd.Series({name: 1.0 * i for i, name in enumerate(fit.fe_params.index[::-1])})).matrix.iloc[
+        0
+    ].to_dict() == {name: 1.0 * i for i, name in enumerate(fit.fe_params.index[::-1])}
 
 
 def test_normal_and_residual(cake):
@@ -90,7 +96,13 @@ def test_dependent_rows_are_reduced_and_said(cake, ddf):
     "hypothesis, message",
     [
         ("recipes = 0", "'recipes' is no coefficient"),
-        ("recipe[T.B] == 0", "a coefficient or a number is missing"),
+        ("recipe[T.B] === 0", "a coefficient or a number is missing"),
+        ("recipe[T.B] < 0", "tested against both sides"),
+        ("recipe[T.B] >= 0", "tested against both sides"),
+        ("recipe[T.B] = 1e400", "too large"),
+        (None, "not None"),
+        (pd.Series({"q": 1.0}), "'q' is no coefficient"),
+        (pd.Series([1.0, 2.0]), "one column per fixed effect"),
         ("recipe[T.B] * recipe[T.C] = 1", "not linear"),
         ("recipe[T.B] / temp = 1", "numbers other than 0"),
         ("recipe[T.B] / 0 = 1", "numbers other than 0"),
@@ -107,12 +119,12 @@ def test_dependent_rows_are_reduced_and_said(cake, ddf):
         (np.full(6, np.nan), "not finite"),
         (np.ones((1, 1, 6)), "shape"),
         ({"q": 1.0}, "'q' is no coefficient"),
-        ({"temp": "a"}, "the weight of 'temp'"),
+        ({"temp": "a"}, "the weight of 'temp' must be a number"),
         (pd.DataFrame({"q": [1.0]}), "'q' is no coefficient"),
         (pd.DataFrame({"temp": []}), "no rows"),
         ([], "one column per fixed effect"),
         (7, "one column per fixed effect"),
-        (object(), "a text, a dict, a matrix"),
+        (object(), "a text, a dict of weights"),
     ],
 )
 def test_what_cannot_be_read(cake, hypothesis, message):
@@ -123,6 +135,8 @@ def test_what_cannot_be_read(cake, hypothesis, message):
 def test_other_refusals(cake):
     with pytest.raises(clm.ModelError, match="'satterthwaite'"):
         cake.test("temp", ddf="kr")
+    with pytest.raises(clm.ModelError, match="value must be a number"):
+        cake.test("temp", value="a")
     with pytest.raises(clm.ModelError, match="value must be one number or one for each of the 1 rows"):
         cake.test("temp", value=[1, 2])
     with pytest.raises(clm.ModelError, match="between 0 and 1"):

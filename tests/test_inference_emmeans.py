@@ -1,6 +1,7 @@
 """Marginal means against predictions on a grid made by hand, and contrasts against textbook adjustments."""
 
 import itertools
+import warnings
 
 import formulaic
 import numpy as np
@@ -202,15 +203,21 @@ def test_cells_without_rows(data):
     with pytest.warns(clm.RankDeficiencyWarning):
         fit = clm.lmer("y ~ a * b + (1 | g)", rows)
     cells = fit.emmeans(["a", "b"])
-    frame = cells.to_frame()
+    with pytest.warns(clm.RankDeficiencyWarning, match="1 of 6 means cannot be estimated and are nan"):
+        frame = cells.to_frame()
     missing = (frame["a"] == "v") & (frame["b"] == "t")
     assert list(frame["estimate"].isna()) == list(missing)
-    assert "1 of 6 means cannot be estimated" in repr(cells)
-    assert fit.emmeans("a").to_frame()["estimate"].isna().tolist() == [False, True, False]
-    pairs = cells.contrasts(adjust="holm").set_index("contrast")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "1 of 6 means cannot be estimated" in repr(cells)
+    with pytest.warns(clm.RankDeficiencyWarning, match="1 of 3 means"):
+        assert fit.emmeans("a").to_frame()["estimate"].isna().tolist() == [False, True, False]
+    with pytest.warns(clm.RankDeficiencyWarning, match="5 of 15 contrasts"):
+        pairs = cells.contrasts(adjust="holm").set_index("contrast")
     assert np.isfinite(pairs.loc["u s - w t", "p_value"])
     assert np.isnan(pairs.loc["u s - v t", "p_value"])
-    control = cells.contrasts("control", adjust="dunnett").set_index("contrast")
+    with pytest.warns(clm.RankDeficiencyWarning, match="1 of 5 contrasts"):
+        control = cells.contrasts("control", adjust="dunnett").set_index("contrast")
     assert list(control["p_value"].isna()) == [name == "v t - u s" for name in control.index]
     assert list(control["upper"].isna()) == list(control["p_value"].isna())
 
@@ -221,9 +228,18 @@ def test_cells_without_rows(data):
         ({"factors": "q"}, "'q' is not in the fixed part"),
         ({"factors": "x"}, "'x' is a number"),
         ({"factors": []}, "expected the name"),
+        ({"factors": 3}, "factors=3: expected the name"),
+        ({"factors": None}, "factors=None: expected the name"),
+        ({"factors": "a", "by": 3}, "by=3: expected the name"),
+        ({"factors": "a", "at": 3}, "at=3: expected a dict"),
+        ({"factors": "a", "at": 0}, "at=0: expected a dict"),
+        ({"factors": "x", "at": {"x": []}}, "holds no value"),
+        ({"factors": "x", "at": {"x": [1, 1.0]}}, "twice"),
+        ({"factors": "a", "at": {"a": ["u", "u"]}}, "twice"),
+        ({"factors": "x", "at": {"x": [np.nan]}}, "a finite number"),
         ({"factors": ["a", "a"]}, "named twice"),
         ({"factors": "a", "at": {"x": "b"}}, "must be a number"),
-        ({"factors": "a", "at": {"x": [1.0, 2.0]}}, "one finite number"),
+        ({"factors": "a", "at": {"x": [1.0, 2.0]}}, "a finite number"),
         ({"factors": "a", "at": {"q": 1.0}}, "not in the fixed part"),
         ({"factors": "a", "at": {"b": "s"}}, "add it to factors"),
         ({"factors": "a", "at": {"a": ["q"]}}, "no level"),
@@ -241,6 +257,8 @@ def test_refusals_of_contrasts(fit):
     means = fit.emmeans("a")
     for arguments, message in [
         ({"kind": "all"}, "expected 'pairwise'"),
+        ({"kind": {}}, "no contrast in it"),
+        ({"reference": "u"}, "is for kind='control'"),
         ({"adjust": "fdr"}, "expected one of"),
         ({"kind": "control", "adjust": "tukey"}, "pairwise differences"),
         ({"adjust": "dunnett"}, "differences from a control"),

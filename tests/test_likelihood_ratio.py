@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +111,55 @@ def test_fits_of_other_data_are_refused(sleep, change, message):
     other = clm.lmer(f"{data.columns[0]} ~ Days + (1 | Subject)", data, reml=False)
     with pytest.raises(clm.ModelError, match=message):
         clm.compare(other, clm.lmer(SLEEP, sleep, reml=False))
+
+
+def test_what_is_no_fit_is_refused(sleep):
+    fit = clm.lmer(SLEEP, sleep)
+    with pytest.raises(clm.ModelError, match="argument 2 is of type int"):
+        clm.compare(fit, 3)
+    with pytest.raises(clm.ModelError, match="refit='yes'"):
+        clm.compare(fit, fit, refit="yes")
+    with pytest.raises(clm.ModelError, match="reduce_terms='no'"):
+        fit.ranova(reduce_terms="no")
+
+
+def test_a_larger_model_that_fits_worse_is_not_tested(sleep):
+    rng = np.random.default_rng(1)
+    data = sleep.assign(noise=rng.normal(size=len(sleep)), more=rng.normal(size=len(sleep)))
+    small = clm.lmer("Reaction ~ Days + (1 | Subject)", data, reml=False)
+    other = clm.lmer("Reaction ~ noise + more + (1 | Subject)", data, reml=False)
+    with pytest.warns(clm.errors.CrosslmmWarning, match="no special case of the other"):
+        table = clm.compare(small, other)
+    assert np.isnan(table["chisq"].iloc[1]) and np.isnan(table["p_value"].iloc[1])
+
+
+def worse(fit, by):
+    """The fit as if its search had ended early."""
+    return replace(fit, estimates=replace(fit.estimates, criterion=fit.criterion + by))
+
+
+def test_terms_of_a_search_that_ended_early_are_not_tested(sleep):
+    fit = clm.lmer(SLEEP, sleep, reml=False)
+    for table in (lambda: worse(fit, 60.0).ranova(), lambda: worse(fit, 60.0).drop1()):
+        with pytest.warns(clm.ConvergenceWarning, match="ended early"):
+            result = table()
+        assert result["p_value"].isna().all() and result["lrt"].isna().all()
+    with pytest.warns(clm.ConvergenceWarning):
+        assert worse(fit, 60.0).step().random["eliminated"].tolist() == [0]  # what was not tested stays
+
+
+def test_likelihood_ratios_of_sampled_fits_carry_their_error():
+    rng = np.random.default_rng(4)
+    n = 1200
+    data = pd.DataFrame({"a": rng.integers(0, 400, n), "b": rng.integers(0, 300, n), "x": rng.normal(size=n)})
+    data["y"] = 0.1 * data["x"] + rng.normal(size=n) + rng.normal(size=400)[data["a"]] + rng.normal(size=300)[data["b"]]
+    model = clm.MixedLM.from_formula("y ~ x + (1 | a) + (1 | b)", data)
+    exact, sampled = model.fit(), model.fit(engine=clm.IterativeEngine(n_probes=32, border=0))
+    for table in (lambda fit: fit.ranova(), lambda fit: fit.drop1()):
+        want, got = table(exact), table(sampled)
+        assert "lrt_mc_error" not in want and np.isnan(got["lrt_mc_error"].iloc[0])
+        assert ((got["lrt"] - want["lrt"]).abs()[1:] < 5 * got["lrt_mc_error"][1:]).all()
+        assert (got["lrt_mc_error"][1:] > 0).all()
 
 
 def test_fits_with_other_weights_are_refused(sleep):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from crosslmm.covariance import FloatArray
 from crosslmm.design.qr import independent_columns
-from crosslmm.errors import ModelError
+from crosslmm.errors import ModelError, RankDeficiencyWarning, warn
 from crosslmm.inference.at_fit import method_of
 from crosslmm.inference.hypothesis import f_tail
 from crosslmm.inference.methods import independent_parts
@@ -55,14 +55,19 @@ def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "sattert
     DataFrame
         By term: sum_sq, mean_sq, num_df, den_df, f_value, p_value; f_mc_error and den_df_mc_error where the engine
         sampled. A mean square is F, before Kenward and Roger's scaling, times the residual variance, as in lmerTest.
-        A term without estimable hypothesis has num_df 0.
+        A term without estimable hypothesis has num_df 0 and is warned of.
+
+    Warns
+    -----
+    RankDeficiencyWarning
+        Nothing of a term can be estimated.
 
     Raises
     ------
     ModelError
         Another type; a model made from cross-products; a term with too many combinations of levels.
     """
-    if isinstance(type, bool) or type not in TYPES:
+    if isinstance(type, bool) or not isinstance(type, int | str) or type not in TYPES:
         raise ModelError(f"type={type!r}: expected 1, 2 or 3")
     structure = structure_of(fit, "an anova table")
     method = method_of(fit, ddf)
@@ -78,6 +83,13 @@ def anova_table(fit: MixedLMResults, *, type: int | str = 3, ddf: str = "sattert
         sums = (joint.num_df * mean_sq, mean_sq, int(joint.num_df))
         rows.append((*sums, joint.den_df, joint.f_value, p_value, joint.f_mc_error, joint.den_df_mc_error))
     names = [term.name for term in _tested(structure)]
+    empty = [name for name, row in zip(names, rows, strict=True) if row[2] == 0]
+    if empty:
+        warn(
+            f"no hypothesis on {', '.join(map(repr, empty))} can be estimated, so the row has num_df 0 and is nan: its "
+            "columns are combinations of those of other terms",
+            RankDeficiencyWarning,
+        )
     columns = ["sum_sq", "mean_sq", "num_df", "den_df", "f_value", "p_value", *MC_ERRORS]
     frame = pd.DataFrame(rows, columns=columns, index=pd.Index(names, name="term"))
     return frame if frame[list(MC_ERRORS)].to_numpy().any() else frame.drop(columns=list(MC_ERRORS))

@@ -21,6 +21,8 @@ ESTIMABLE = 1e-8
 DEPENDENT = 1e-9
 """Singular value, relative to the largest, below which rows of a contrast count as combinations of others."""
 
+FORMS = "a text, a dict of weights by name, a list of these, a matrix of numbers or a frame"
+
 
 @dataclass(frozen=True)
 class Contrasts:
@@ -44,7 +46,7 @@ def read_contrasts(hypothesis: Any, layout: Layout, value: Any = None) -> Contra
 
     Parameters
     ----------
-    hypothesis : str, mapping, array, DataFrame, or a list of texts and mappings
+    hypothesis : str, mapping (or Series by name), array, DataFrame, or a list of texts and mappings
     layout : Layout
     value : number or array, optional
         What ``L beta`` is tested to be; with texts, beside what they say.
@@ -110,7 +112,10 @@ def dependent_rows(contrasts: Contrasts) -> str:
     scaled = value / size
     if np.abs(U[:, rank:].T @ scaled).max() > ESTIMABLE * max(np.abs(scaled).max(), 1.0):
         raise ModelError("these hypotheses contradict each other: some are combinations of others, with other values")
-    return f"Of {L.shape[0]} rows {rank} are independent: the joint test has {rank} numerator degrees of freedom."
+    said = "1 is independent: the joint test has 1 numerator degree of freedom."
+    if rank > 1:
+        said = f"{rank} are independent: the joint test has {rank} numerator degrees of freedom."
+    return f"Of {L.shape[0]} rows {said}"
 
 
 def _rows(hypothesis: Any, names: tuple[str, ...], layout: Layout) -> tuple[tuple[str, ...], FloatArray, FloatArray]:
@@ -119,6 +124,8 @@ def _rows(hypothesis: Any, names: tuple[str, ...], layout: Layout) -> tuple[tupl
         return _from_frame(hypothesis, names)
     if isinstance(hypothesis, str | Mapping):
         hypothesis = [hypothesis]
+    if isinstance(hypothesis, pd.Series) and pd.api.types.is_string_dtype(hypothesis.index):
+        hypothesis = [hypothesis.to_dict()]
     if isinstance(hypothesis, Sequence) and hypothesis and all(isinstance(row, str | Mapping) for row in hypothesis):
         labels, rows, values = [], [], []
         for part in hypothesis:
@@ -133,9 +140,8 @@ def _rows(hypothesis: Any, names: tuple[str, ...], layout: Layout) -> tuple[tupl
 
 def _from_text(text: str, names: tuple[str, ...]) -> list[tuple[str, FloatArray, float]]:
     """Equations, or the name of a term alone (or set to 0), which stands for all its coefficients."""
-    side, equals, zero = text.rpartition("=")
-    term = (side if equals else zero).strip()
-    if term not in names and (not equals or zero.strip() == "0"):
+    term = re.sub(r"==?\s*0\s*$", "", text).strip()
+    if term not in names:
         pattern = ":".join(re.escape(part.strip()) + r"(\[[^:]*\])?" for part in term.split(":"))
         columns = [name for name in names if term and re.fullmatch(pattern, name)]
         if columns:
@@ -147,7 +153,7 @@ def _from_mapping(weights: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[s
     row = np.zeros(len(names))
     for name, weight in weights.items():
         _check_names([name], names)
-        row[names.index(name)] = _number(weight, f"the weight of {name!r}")
+        row[names.index(name)] = _number(weight, f"the weight of {name!r}", "a number")
     label = " + ".join(f"{weight:g} * {name}" for name, weight in zip(names, row, strict=True) if weight)
     return label.replace("+ -", "- ") or "0", row, 0.0
 
@@ -157,7 +163,7 @@ def _from_frame(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[tuple[str,
     if frame.columns.has_duplicates:
         raise ModelError("the frame of contrasts has a column twice")
     whole = frame.reindex(columns=list(names), fill_value=0.0)
-    matrix = _finite(whole, "the frame of contrasts")
+    matrix = _finite(whole, "the frame of contrasts", "numbers")
     if not len(matrix):
         raise ModelError("the frame of contrasts has no rows")
     return tuple(str(label) for label in frame.index), matrix, np.zeros(len(frame))
@@ -167,7 +173,7 @@ def _from_array(
     hypothesis: Any, names: tuple[str, ...], layout: Layout
 ) -> tuple[tuple[str, ...], FloatArray, FloatArray]:
     p = layout.n_fixed
-    matrix = np.atleast_2d(_finite(hypothesis, "the contrast"))
+    matrix = np.atleast_2d(_finite(hypothesis, "a hypothesis", FORMS))
     if matrix.ndim != 2 or matrix.shape[0] == 0 or matrix.shape[1] != p:
         raise ModelError(
             f"a contrast matrix has one column per fixed effect, {p} here ({listed(layout.fixed)}), and one row or "
@@ -183,18 +189,20 @@ def _check_names(given: Sequence[Any], names: tuple[str, ...]) -> None:
         raise ModelError(f"{unknown[0]!r} is no coefficient of this fit. Its coefficients are: {listed(names)}")
 
 
-def _finite(values: Any, what: str) -> FloatArray:
+def _finite(values: Any, what: str, expected: str) -> FloatArray:
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{what} is a text, a dict, a matrix of numbers or a frame, not {values!r}") from error
+        raise ModelError(f"{what} must be {expected}, not {values!r}") from error
+    if values is None:
+        raise ModelError(f"{what} must be {expected}, not None")
     if not np.isfinite(numbers).all():
         raise ModelError(f"{what} holds values that are not finite numbers")
     return numbers
 
 
-def _number(value: Any, what: str) -> float:
-    numbers = _finite(value, what)
+def _number(value: Any, what: str, expected: str) -> float:
+    numbers = _finite(value, what, expected)
     if numbers.ndim:
         raise ModelError(f"{what} must be one number, not {value!r}")
     return float(numbers)
@@ -203,7 +211,7 @@ def _number(value: Any, what: str) -> float:
 def _values(value: Any, n: int) -> FloatArray:
     if value is None:
         return np.zeros(n)
-    values = _finite(value, "value")
+    values = _finite(value, "value", "a number, or one for each row")
     if values.shape not in ((), (n,)):
         raise ModelError(
             f"value must be one number or one for each of the {n} rows, not an array of shape {values.shape}"

@@ -6,26 +6,25 @@ Smaller models are fitted from the cross-products of the larger one, so no row i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.choose import choose
-from crosslmm.errors import ModelError
+from crosslmm.errors import ConvergenceWarning, ModelError, warn
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
 from crosslmm.inference.least_squares import LeastSquares, least_squares
-from crosslmm.inference.likelihood_ratio import by_ml, chi_squared_tail
-from crosslmm.inference.reduce import TermColumns, fixed_only_criterion, whole_term, with_fixed, with_terms
+from crosslmm.inference.likelihood_ratio import by_ml, chi_squared_tail, criterion_error, is_worse
+from crosslmm.inference.reduce import fixed_only_criterion, with_fixed, with_terms
+from crosslmm.inference.reductions import Reduction, reductions
 from crosslmm.inference.terms import FormulaTerm, droppable, formula_terms
 
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
-
-INTERCEPT = "Intercept"
 
 TOLERANCE = 1e-9
 MOST_EVALUATIONS = 500
@@ -33,31 +32,35 @@ MOST_EVALUATIONS = 500
 
 TESTS = ("lrt", "satterthwaite", "kenward-roger", "residual", "normal")
 
-DISJOINT = 1e-8
-"""Cross-product of two columns, in units of their lengths, below which no row has both."""
-
 
 @dataclass(frozen=True)
-class Reduction:
-    """One step smaller in the random effects.
+class Row:
+    """A model in a table of likelihood ratios.
 
     Attributes
     ----------
     label : str
-        ``"(1 | g)"`` where a term goes, ``"x in (1 + x | g)"`` where a part of it does.
-    kept : tuple of TermColumns
-        What is left; empty where nothing is.
+    npar : int
+        Its parameters.
+    criterion : float
+    error : float
+        Monte Carlo standard error of the criterion; 0 where it is exact.
     """
 
     label: str
-    kept: tuple[TermColumns, ...]
+    npar: int
+    criterion: float
+    error: float
 
 
 def smaller_fit(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> Fit:
     """Estimates of a smaller model from its cross-products, with the engine of `fit`."""
-    return estimate(
+    found = estimate(
         xp, choose(xp, fit.estimates.plan.options), reml=reml, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS
     )
+    if not found.converged:
+        warn(f"the search for {xp.layout.formula!r} has not converged: {found.message}", ConvergenceWarning)
+    return found
 
 
 def refitted(fit: MixedLMResults, xp: CrossProducts, *, reml: bool) -> MixedLMResults:
@@ -77,27 +80,35 @@ def ranova(fit: MixedLMResults, *, reduce_terms: bool = True) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        First the fit itself, then one row per reduction: npar, log_lik, aic, lrt, df, p_value. Plain chi-squared
-        tests, by the method of the fit (REML or ML).
+        First the fit itself, then one row per reduction: npar, log_lik, aic, lrt, df, p_value, and lrt_mc_error where
+        the engine sampled. Plain chi-squared tests, by the method of the fit (REML or ML). lrt and p_value are nan in
+        the first row, and where the smaller model fits better: the search for the larger one ended early, which is
+        warned of.
     """
+    if not isinstance(reduce_terms, bool):
+        raise ModelError(f"reduce_terms={reduce_terms!r}: expected True or False")
     layout, estimates = fit.estimates.layout, fit.estimates
-    labels, npar, criteria = ["<none>"], [estimates.n_parameters], [estimates.criterion]
+    rows = [_fitted("<none>", estimates)]
     for step in reductions(fit, reduce_terms=reduce_terms):
-        labels.append(step.label)
         if step.kept:
-            smaller = smaller_fit(fit, _without(fit, step), reml=estimates.reml)
-            npar.append(smaller.n_parameters)
-            criteria.append(smaller.criterion)
+            rows.append(_fitted(step.label, smaller_fit(fit, _without(fit, step), reml=estimates.reml)))
         else:
-            npar.append(layout.n_fixed + 1)
-            criteria.append(fixed_only_criterion(fit.model.crossproducts, reml=estimates.reml))
-    return _random_table(labels, np.array(npar), np.array(criteria))
+            criterion = fixed_only_criterion(fit.model.crossproducts, reml=estimates.reml)
+            rows.append(Row(step.label, layout.n_fixed + 1, criterion, 0.0))
+    return _ratio_table(rows)
 
 
-def _random_table(labels: list[str], npar: FloatArray, criteria: FloatArray) -> pd.DataFrame:
-    lrt = np.append(np.nan, np.maximum(criteria[1:] - criteria[0], 0.0))
+def _fitted(label: str, fit: Fit) -> Row:
+    return Row(label, fit.n_parameters, fit.criterion, criterion_error(fit))
+
+
+def _ratio_table(rows: list[Row]) -> pd.DataFrame:
+    """Likelihood-ratio tests of smaller models against the first one."""
+    whole = rows[0]
+    lrt = np.array([np.nan, *(_checked_ratio(whole, row) for row in rows[1:])])
+    npar, criteria = np.array([row.npar for row in rows]), np.array([row.criterion for row in rows])
     df = npar[0] - npar
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "npar": npar,
             "log_lik": -0.5 * criteria,
@@ -106,8 +117,23 @@ def _random_table(labels: list[str], npar: FloatArray, criteria: FloatArray) -> 
             "df": pd.array([None, *df[1:]], dtype="Int64"),
             "p_value": chi_squared_tail(lrt, df.astype(float)),
         },
-        index=pd.Index(labels, name="term"),
+        index=pd.Index([row.label for row in rows], name="term"),
     )
+    if not any(row.error for row in rows):
+        return table
+    return table.assign(lrt_mc_error=[np.nan, *(float(np.hypot(whole.error, row.error)) for row in rows[1:])])
+
+
+def _checked_ratio(whole: Row, row: Row) -> float:
+    drop = row.criterion - whole.criterion
+    if is_worse(drop, whole.error, row.error):
+        warn(
+            f"without {row.label!r} the deviance is lower, by {-drop:.4g}: the search for the larger model ended early "
+            "(see fit.optimization), and the term is not tested",
+            ConvergenceWarning,
+        )
+        return np.nan
+    return max(drop, 0.0)
 
 
 def _without(fit: MixedLMResults, step: Reduction) -> CrossProducts:
@@ -118,68 +144,6 @@ def _without(fit: MixedLMResults, step: Reduction) -> CrossProducts:
 def formula_text(fit: MixedLMResults, random: list[str], fixed: str) -> str:
     """Formula with other terms on its right-hand side."""
     return f"{fit.model.formula.response} ~ {' + '.join([fixed, *random])}"
-
-
-def reductions(fit: MixedLMResults, *, reduce_terms: bool) -> list[Reduction]:
-    """What each random-effects term can be made smaller to, as in lmerTest."""
-    layout = fit.estimates.layout
-    steps = []
-    for i, term in enumerate(layout.terms):
-        others = [whole_term(layout, j) for j in range(len(layout.terms)) if j != i]
-        names = tuple(layout.factors[term.factor].columns[j] for j in term.columns)
-        text = next(t.columns for t in fit.model.formula.random if t.text == term.label)
-        reducible = reduce_terms and term.covariance.name == "unstructured"
-        parts = droppable(formula_terms(text, names)) if reducible else ()
-        if not parts:
-            steps.append(Reduction(term.label, tuple(others)))
-        for part in parts:
-            left = _left_of(fit, i, names, text, part)
-            kept = sorted([*others, *([left] if left else [])], key=lambda t: t.term)
-            steps.append(Reduction(f"{part.text} in {term.label}", tuple(kept)))
-    return steps
-
-
-def _left_of(
-    fit: MixedLMResults, index: int, names: tuple[str, ...], text: str, part: FormulaTerm
-) -> TermColumns | None:
-    """What is left of a term without one of its parts; None where nothing is.
-
-    Where its only part is a factor without an intercept, ``(0 + f | g)``, the intercept is left, the sum of the
-    indicators, unless another term of the same groups has it.
-    """
-    layout = fit.estimates.layout
-    term = layout.terms[index]
-    stays = [j for j in range(len(names)) if j not in part.columns]
-    if stays:
-        texts = [t.text for t in formula_terms(text, names) if t.text != part.text]
-        sides = texts if "1" in texts else ["0", *texts]
-        left = tuple(names[j] for j in stays)
-        return TermColumns(index, left, np.eye(len(names))[:, stays], _label(sides, term.label))
-    elsewhere = any(
-        layout.factors[t.factor].columns[j] == INTERCEPT
-        for t in layout.terms
-        if t.factor == term.factor
-        for j in t.columns
-    )
-    if elsewhere or not _indicators(fit.model.crossproducts, index, names):
-        return None
-    return TermColumns(index, (INTERCEPT,), np.ones((len(names), 1)), _label(["1"], term.label))
-
-
-def _label(sides: list[str], label: str) -> str:
-    return f"({' + '.join(sides)} |{label.split('|', 1)[1]}"
-
-
-def _indicators(xp: CrossProducts, index: int, names: tuple[str, ...]) -> bool:
-    """Whether the columns of a term are the indicators of all levels of a factor: no row has two of them."""
-    term = xp.layout.terms[index]
-    if not all(name.endswith("]") and "[T." not in name for name in names):
-        return False
-    U = np.linalg.inv(xp.layout.standardization.z_bases[term.factor])
-    gram = U.T @ xp.diagonal[term.factor].sum(axis=2) @ U
-    gram = gram[np.ix_(term.columns, term.columns)]
-    unit = np.sqrt(np.diag(gram))
-    return bool(np.abs(gram / np.outer(unit, unit) - np.eye(unit.size)).max() < DISJOINT)
 
 
 def drop1(fit: MixedLMResults, *, test: str = "lrt") -> pd.DataFrame:
@@ -194,8 +158,8 @@ def drop1(fit: MixedLMResults, *, test: str = "lrt") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        By term. ``"lrt"``: npar, aic, lrt, df, p_value, with the whole model in the first row. F tests: num_df,
-        den_df, f_value, p_value.
+        By term. ``"lrt"``: npar, aic, lrt, df, p_value (and lrt_mc_error, see `ranova`), with the whole model in the
+        first row. F tests: num_df, den_df, f_value, p_value.
     """
     _check_test(test)
     terms = formula_terms(fit.model.formula.fixed, fit.estimates.layout.fixed)
@@ -210,18 +174,9 @@ def drop1(fit: MixedLMResults, *, test: str = "lrt") -> pd.DataFrame:
 def _drop1_by_likelihood(
     fit: MixedLMResults, terms: tuple[FormulaTerm, ...], candidates: tuple[FormulaTerm, ...]
 ) -> pd.DataFrame:
-    whole = by_ml(fit).estimates
-    npar, criteria = [whole.n_parameters], [whole.criterion]
-    for term in candidates:
-        smaller = smaller_fit(fit, _without_fixed(fit, terms, term), reml=False)
-        npar.append(smaller.n_parameters)
-        criteria.append(smaller.criterion)
-    return _fixed_table(candidates, npar, criteria)
-
-
-def _fixed_table(candidates: tuple[FormulaTerm, ...], npar: list[int], criteria: list[float]) -> pd.DataFrame:
-    table = _random_table(["<none>", *(t.text for t in candidates)], np.array(npar), np.array(criteria))
-    return table[["npar", "aic", "lrt", "df", "p_value"]]
+    smaller = [smaller_fit(fit, _without_fixed(fit, terms, term), reml=False) for term in candidates]
+    rows = [_fitted(term.text, part) for term, part in zip(candidates, smaller, strict=True)]
+    return _ratio_table([_fitted("<none>", by_ml(fit).estimates), *rows]).drop(columns="log_lik")
 
 
 def _without_fixed(fit: MixedLMResults, terms: tuple[FormulaTerm, ...], dropped: FormulaTerm) -> CrossProducts:
@@ -312,7 +267,7 @@ def step(
         A limit is no probability, the test is unknown, or a variance component has several columns.
     """
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
+        if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0.0 <= alpha <= 1.0:
             raise ModelError(f"{name}={alpha!r}: expected a probability, such as 0.05")
     _check_test(test)
     if any(term.covariance.name != "unstructured" for term in fit.estimates.layout.terms):
@@ -334,8 +289,8 @@ def _eliminate_random(fit: MixedLMResults, alpha: float) -> tuple[MixedLMResults
     while True:
         table = ranova(fit)
         steps = reductions(fit, reduce_terms=True)
-        worst = int(np.argmax(table["p_value"].to_numpy(float)[1:]))
-        if not table["p_value"].iloc[worst + 1] > alpha:
+        worst = _to_drop(table.iloc[1:], alpha)
+        if worst is None:
             return fit, _history(dropped, table.iloc[1:])
         dropped.append(table.iloc[[worst + 1]])
         if not steps[worst].kept:
@@ -385,16 +340,20 @@ def _drop1_by_least_squares(
         df = np.inf if test == "normal" else model.df_resid
         return _f_table(candidates, [model.f_test(term.columns, df=df) for term in candidates])
     smaller = [with_fixed(xp, _columns_without(len(model.names), term), model.formula) for term in candidates]
-    criteria = [fixed_only_criterion(part, reml=False) for part in smaller]
-    npar = [part.layout.n_fixed + 1 for part in smaller]
-    table = _fixed_table(candidates, [model.n_parameters, *npar], [model.deviance, *criteria])
-    return table.loc[[t.text for t in candidates]]
+    rows = [
+        Row(term.text, part.layout.n_fixed + 1, fixed_only_criterion(part, reml=False), 0.0)
+        for term, part in zip(candidates, smaller, strict=True)
+    ]
+    return (
+        _ratio_table([Row("<none>", model.n_parameters, model.deviance, 0.0), *rows]).iloc[1:].drop(columns="log_lik")
+    )
 
 
 def _to_drop(table: pd.DataFrame, alpha: float) -> int | None:
-    """Row with the largest p-value; None where it is not above the limit."""
-    worst = int(np.argmax(table["p_value"].to_numpy(float)))
-    return worst if table["p_value"].iloc[worst] > alpha else None
+    """Row with the largest p-value; None where it is not above the limit. Terms that were not tested stay."""
+    p_values = table["p_value"].fillna(-1.0).to_numpy(float)
+    worst = int(np.argmax(p_values))
+    return worst if p_values[worst] > alpha else None
 
 
 def _check_test(test: str) -> None:

@@ -6,7 +6,7 @@ categories of the fixed part, averaged over those that are not of interest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.design.rows import Design
-from crosslmm.errors import ModelError
+from crosslmm.errors import ModelError, RankDeficiencyWarning, warn
 from crosslmm.inference.adjust import adjusted_half_width, adjusted_p, check_adjustment
 from crosslmm.inference.at_fit import method_of
 from crosslmm.inference.contrasts import ESTIMABLE, Contrasts
@@ -87,19 +87,28 @@ class MarginalMeans:
     averaged: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """Means by row of the grid: estimate, std_error, df, statistic (against 0), p_value, lower, upper."""
+        """Means by row of the grid: estimate, std_error, df, statistic (against 0), p_value, lower, upper.
+
+        Where the engine sampled also std_error_mc_error and df_mc_error. Means that cannot be estimated are nan, and
+        warned of.
+        """
+        if self._unknown:
+            warn(self._unknown, RankDeficiencyWarning)
+        return self._frame()
+
+    def _frame(self) -> pd.DataFrame:
         return pd.concat(
             [self.grid, _estimates(self.functions.estimable(), self.beta, self.method, self.level)], axis=1
         )
 
     @property
+    def _unknown(self) -> str:
+        return _not_estimable(np.isnan(self.functions.estimable().sum(axis=1)), "means")
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What must be said beside the numbers."""
-        unknown = int(np.isnan(self.functions.estimable()).any(axis=1).sum())
-        said = (
-            [f"{unknown} of {len(self.grid)} means cannot be estimated: no rows tell their cells."] if unknown else []
-        )
-        return (*said, *self.method.notes)
+        return (*([self._unknown] if self._unknown else []), *self.method.notes)
 
     def contrasts(
         self,
@@ -127,7 +136,13 @@ class MarginalMeans:
         Returns
         -------
         DataFrame
-            Columns of `by`, contrast, estimate, std_error, df, statistic, p_value, lower, upper.
+            Columns of `by`, contrast, estimate, std_error, df, statistic, p_value, lower, upper (and std_error_mc_error
+            and df_mc_error where the engine sampled).
+
+        Warns
+        -----
+        RankDeficiencyWarning
+            Some contrasts cannot be estimated; they are nan.
 
         Raises
         ------
@@ -140,6 +155,8 @@ class MarginalMeans:
             raise ModelError("adjust='tukey' is for all pairwise differences; use 'holm' or 'bonferroni' here")
         if chosen == "dunnett" and named != "control":
             raise ModelError("adjust='dunnett' is for differences from a control; use 'tukey', 'holm' or 'bonferroni'")
+        if reference is not None and named != "control":
+            raise ModelError(f"reference={reference!r} is for kind='control', not for {named!r}")
         width = self.level if level is None else check_level(level)
         parts = []
         for group, rows in self._groups():
@@ -155,7 +172,11 @@ class MarginalMeans:
             for position, (name, value) in enumerate(zip(self.by, group, strict=True)):
                 frame.insert(position, name, [value] * len(frame))
             parts.append(frame)
-        return pd.concat(parts, ignore_index=True)
+        table = pd.concat(parts, ignore_index=True)
+        unknown = _not_estimable(table["estimate"].isna().to_numpy(), "contrasts")
+        if unknown:
+            warn(unknown, RankDeficiencyWarning)
+        return table
 
     def _groups(self) -> list[tuple[tuple[Any, ...], list[int]]]:
         """Levels of `by`, and the rows of the grid that have them."""
@@ -166,7 +187,7 @@ class MarginalMeans:
         return tuple(self.grid[name].iloc[i] for name in self.grid.columns if name not in self.by)
 
     def _label(self, i: int) -> str:
-        return " ".join(str(level) for level in self._levels(i))
+        return " ".join(f"{level:g}" if isinstance(level, float) else str(level) for level in self._levels(i))
 
     def _position(self, reference: Any, rows: list[int]) -> int:
         if reference is None:
@@ -180,8 +201,18 @@ class MarginalMeans:
 
     def __repr__(self) -> str:
         over = f"\naveraged over or held at: {', '.join(self.averaged)}" if self.averaged else ""
-        table = self.to_frame().to_string(index=False, float_format=lambda number: f"{number:.5g}")
+        table = self._frame().to_string(index=False, float_format=lambda number: f"{number:.5g}")
         return "\n".join([f"Estimated marginal means, {self.method.name} degrees of freedom{over}", table, *self.notes])
+
+
+def _not_estimable(unknown: NDArray[np.bool_], what: str) -> str:
+    """What is to be said of rows that are nan; ``""`` where there are none."""
+    if not unknown.any():
+        return ""
+    return (
+        f"{int(unknown.sum())} of {unknown.size} {what} cannot be estimated and are nan: the rows of the data do not "
+        "tell them (cells without rows, or values that break a dependence between columns)."
+    )
 
 
 def _correlation(L: FloatArray, covariance: FloatArray) -> FloatArray:
@@ -196,6 +227,8 @@ def _weights(kind: str | Mapping[str, Any], labels: list[str], control: int) -> 
     n = len(labels)
     unit = np.eye(n)
     if isinstance(kind, Mapping):
+        if not kind:
+            raise ModelError("kind={}: there is no contrast in it; expected weights by name, {'first': [1, -1, 0]}")
         return list(map(str, kind)), np.array([_custom(name, weights, n) for name, weights in kind.items()])
     if kind == "pairwise":
         pairs = list(combinations(range(n), 2))
@@ -266,6 +299,8 @@ def marginal_means(
     """
     if weights not in WEIGHTS:
         raise ModelError(f"weights={weights!r}: expected one of {', '.join(map(repr, WEIGHTS))}")
+    if not isinstance(at, Mapping):
+        raise ModelError(f"at={at!r}: expected a dict of values by name, at={{'x': 1.0}}")
     structure = structure_of(fit, "marginal means")
     targets, groups = _names(factors, "factors"), _names(by, "by")
     axes = _axes(structure, (*groups, *targets), at)
@@ -291,7 +326,7 @@ def marginal_means(
 
 
 def _names(given: str | Sequence[str], what: str) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else tuple(given)
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
     if not all(isinstance(name, str) for name in names) or (what == "factors" and not names):
         raise ModelError(f"{what}={given!r}: expected the name of a factor or a list of names")
     return names
@@ -323,9 +358,13 @@ def _axes(structure: Structure, names: tuple[str, ...], at: Mapping[str, Any]) -
             if name not in at:
                 raise ModelError(f"{name!r} is a number: say at which values, at={{{name!r}: [...]}}")
             axes[name] = [_one_value(name, value) for value in _as_list(at[name])]
+            if not axes[name]:
+                raise ModelError(f"at[{name!r}] holds no value")
         else:
             known = ", ".join(sorted({n for v in structure.variables for n in (v.name, *v.data)}))
             raise ModelError(f"{name!r} is not in the fixed part, which has {known or 'an intercept only'}")
+        if len(set(axes[name])) < len(axes[name]):
+            raise ModelError(f"at[{name!r}] names a level or value twice")
     if np.prod([float(len(axis)) for axis in axes.values()]) > MOST_POINTS:
         raise ModelError(f"the grid would have more than {MOST_POINTS:,} means; restrict levels with at={{}}")
     return axes
@@ -354,7 +393,9 @@ def _one_value(name: str, value: Any) -> float:
     except (TypeError, ValueError) as error:
         raise ModelError(f"at[{name!r}] must be a number, not {value!r}") from error
     if number.size != 1 or not np.isfinite(number).all():
-        raise ModelError(f"at[{name!r}] must be one finite number unless {name!r} is in factors or by, not {value!r}")
+        raise ModelError(
+            f"at[{name!r}] must be a finite number (several where {name!r} is in factors or by), not {value!r}"
+        )
     return float(number.reshape(-1)[0])
 
 

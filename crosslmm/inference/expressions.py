@@ -6,6 +6,7 @@ name that fits is read first; what is left are numbers, signs and brackets.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,13 @@ def _token(text: str, at: int, by_length: list[str]) -> Token:
             return Token("name", name, at)
     number = NUMBER.match(text, at)
     if number:
+        if not math.isfinite(float(number.group())):
+            raise _error(text, at, "this number is too large", len(number.group()))
         return Token("number", number.group(), at)
+    if text.startswith("==", at):
+        return Token("=", "==", at)
+    if text[at] in "<>":
+        raise _error(text, at, "a hypothesis is an equation, with '='; it is tested against both sides")
     if text[at] in "+-*/=(),":
         return Token(text[at], text[at], at)
     word = WORD.match(text, at)

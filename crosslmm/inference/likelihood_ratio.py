@@ -11,13 +11,20 @@ from scipy import special
 
 from crosslmm.covariance import FloatArray
 from crosslmm.crossproducts import CrossProducts
-from crosslmm.errors import ModelError
+from crosslmm.errors import CrosslmmWarning, ModelError, warn
+from crosslmm.fit import Fit
 
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
 
 SAME = 1e-8
 """Relative difference of sums of squares below which two models are taken to have the same rows."""
+
+WORSE = 1e-4
+"""Deviance by which a larger model may be worse than a smaller one, as far as searches leave it."""
+
+SAMPLED = 3.0
+"""The same in Monte Carlo standard errors."""
 
 BOUNDARIES = (None, "mixture")
 
@@ -48,7 +55,8 @@ def compare(
     -------
     DataFrame
         One row per fit: formula, npar, aic, bic, log_lik, deviance, chisq, df, p_value, and chisq_mc_error where an
-        engine sampled.
+        engine sampled. chisq and p_value are nan where there is nothing to test: in the first row, where df is 0, and
+        where the larger model fits worse, which is warned of.
 
     Raises
     ------
@@ -57,6 +65,13 @@ def compare(
     """
     if len(fits) < 2:
         raise ModelError("compare needs two fits or more: compare(smaller, larger)")
+    for place, fit in enumerate(fits, start=1):
+        if not isinstance(getattr(fit, "estimates", None), Fit):
+            raise ModelError(
+                f"compare takes fits, compare(smaller, larger); argument {place} is of type {type(fit).__name__}"
+            )
+    if not isinstance(refit, bool):
+        raise ModelError(f"refit={refit!r}: expected True or False")
     if boundary not in BOUNDARIES:
         raise ModelError(f"boundary={boundary!r}: expected None (plain chi-squared) or 'mixture'")
     for other in fits[1:]:
@@ -134,7 +149,8 @@ def _table(fits: list[MixedLMResults], boundary: str | None) -> pd.DataFrame:
     npar = np.array([fit.estimates.n_parameters for fit in fits])
     deviance = np.array([fit.criterion for fit in fits])
     df = np.append(np.nan, np.diff(npar))
-    chisq = np.append(np.nan, np.maximum(-np.diff(deviance), 0.0))
+    errors = 2.0 * np.array([fit.llf_mc_error for fit in fits])
+    chisq = np.append(np.nan, [_ratio(*pair) for pair in pairwise(fits)])
     chisq[1:][df[1:] == 0] = np.nan
     p_value = chi_squared_tail(chisq, df)
     if boundary == "mixture":
@@ -154,10 +170,41 @@ def _table(fits: list[MixedLMResults], boundary: str | None) -> pd.DataFrame:
             "p_value": p_value,
         }
     )
-    errors = 2.0 * np.array([fit.llf_mc_error for fit in fits])
     if errors.any():
         table["chisq_mc_error"] = np.append(np.nan, np.hypot(errors[1:], errors[:-1]))
     return table
+
+
+def _ratio(smaller: MixedLMResults, larger: MixedLMResults) -> float:
+    """Likelihood ratio; nan, with a warning, where the larger model fits worse."""
+    drop = smaller.criterion - larger.criterion
+    nested = smaller.estimates.n_parameters < larger.estimates.n_parameters
+    if nested and is_worse(drop, criterion_error(smaller.estimates), criterion_error(larger.estimates)):
+        warn(
+            f"the deviance of {larger.formula!r} is higher, by {-drop:.4g}, than that of {smaller.formula!r} with "
+            "fewer parameters: the one is no special case of the other, or a search ended early. They are not tested",
+            CrosslmmWarning,
+        )
+        return np.nan
+    return max(drop, 0.0)
+
+
+def criterion_error(fit: Fit) -> float:
+    """Monte Carlo standard error of the criterion; 0 where nothing is sampled."""
+    return 0.0 if fit.sampling is None else fit.sampling.criterion_error
+
+
+def is_worse(drop: float, *errors: float) -> bool:
+    """Whether a larger model fits worse, by more than searches and sampling leave open.
+
+    Parameters
+    ----------
+    drop : float
+        Criterion of the smaller model less that of the larger one.
+    *errors : float
+        Monte Carlo standard errors of both.
+    """
+    return drop < -(WORSE + SAMPLED * float(np.linalg.norm(errors)))
 
 
 def chi_squared_tail(chisq: FloatArray, df: FloatArray) -> FloatArray:
