@@ -172,3 +172,19 @@ def test_results_print_and_travel(cake):
     assert "Degrees of freedom: satterthwaite" in text
     assert "P>|z|" in str(cake.summary())
     pickle.loads(pickle.dumps(cake)).coef_table(ddf="kenward-roger")
+
+
+@pytest.mark.parametrize("ddf", ["normal", "residual", "satterthwaite", "kenward-roger"])
+@pytest.mark.parametrize("engine", ["direct", "iterative"])
+def test_fits_without_fixed_effects(ddf, engine):
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"a": rng.integers(0, 80, 600), "b": rng.integers(0, 70, 600)})
+    data["y"] = rng.normal(size=600) + rng.normal(size=80)[data["a"]] + rng.normal(size=70)[data["b"]]
+    fit = clm.lmer("y ~ 0 + (1 | a) + (1 | b)", data, engine=engine)
+    assert fit.coef_table(ddf=ddf).empty and fit.anova(ddf=ddf).empty
+    assert "Fixed effects: none" in str(fit.summary(ddf=ddf))
+    with pytest.raises(clm.ModelError, match="no fixed effects"):
+        fit.test("x", ddf=ddf)
+    for information in ("observed", "expected", "average"):
+        assert fit.varcorr_table(information)["vcov_se"].notna().all()
+    assert "no coefficients" in repr(fit.step(alpha_random=0.0).fit)

@@ -57,6 +57,8 @@ def read_contrasts(hypothesis: Any, layout: Layout, value: Any = None) -> Contra
         It cannot be read, has the wrong shape, or is not estimable.
     """
     names = layout.fixed + known_dropped(layout)
+    if not names:
+        raise ModelError("this fit has no fixed effects, so there is nothing to test")
     labels, whole, constants = _rows(hypothesis, names, layout)
     L = without_dropped(whole, layout, labels)
     empty = [label for label, row in zip(labels, L, strict=True) if not row.any()]

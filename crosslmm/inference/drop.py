@@ -241,8 +241,8 @@ class Elimination:
         if not isinstance(self.fit, LeastSquares):
             return ()
         return (
-            "No random-effects term is left: the fixed effects were tested by least squares, "
-            f"with {self.fit.df_resid:,} residual degrees of freedom in the last model.",
+            "No random-effects term is left: the fixed effects are those of least squares, with "
+            f"{self.fit.df_resid:,} residual degrees of freedom.",
         )
 
     def __repr__(self) -> str:

@@ -362,7 +362,7 @@ def _axes(structure: Structure, names: tuple[str, ...], at: Mapping[str, Any]) -
                 raise ModelError(f"at[{name!r}] holds no value")
         else:
             known = ", ".join(sorted({n for v in structure.variables for n in (v.name, *v.data)}))
-            raise ModelError(f"{name!r} is not in the fixed part, which has {known or 'an intercept only'}")
+            raise ModelError(f"{name!r} is not in the fixed part, which has {known or 'no variables'}")
         if len(set(axes[name])) < len(axes[name]):
             raise ModelError(f"at[{name!r}] names a level or value twice")
     if np.prod([float(len(axis)) for axis in axes.values()]) > MOST_POINTS:

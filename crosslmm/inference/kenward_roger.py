@@ -70,7 +70,7 @@ class KenwardRoger:
         white, q = L @ self.root, L.shape[0]
         inner = np.einsum("qa,ijab,sb->ijqs", white, self._second_order, white, optimize=True)
         replicates = [_parameter_covariance(information) for information in self.information.replicates]
-        added = np.array([np.einsum("ij,ijqs->qs", W, inner) for W in replicates]).reshape(-1, q, q)
+        added = np.array([np.einsum("ij,ijqs->qs", W, inner) for W in replicates]).reshape(len(replicates), q, q)
         return white @ white.T + added + added.transpose(0, 2, 1)
 
     @property
@@ -84,7 +84,8 @@ class KenwardRoger:
 
     def degrees_replicates(self, L: FloatArray) -> FloatArray:
         """The same without one probe each; shape (n, q)."""
-        return np.array([[r[1] for r in self.joint_replicates(row[None])] for row in L]).reshape(L.shape[0], -1).T
+        n = len(self.information.deviations)
+        return np.array([[r[1] for r in self.joint_replicates(row[None])] for row in L]).reshape(L.shape[0], n).T
 
     def joint(self, L: FloatArray) -> tuple[float, float]:
         """Scale of F and its denominator degrees of freedom for a joint test of the rows of L (q, p), independent."""
@@ -178,6 +179,8 @@ def second_products(state: State, white: Templates, moved: Moved) -> FloatArray:
     """``R^-1 X' V^-1 G_i V^-1 G_j V^-1 X R'^-1``; shape (r, r, p, p)."""
     p, r = white[0].shape[2], len(moved)
     result = np.zeros((r, r, p, p))
+    if p == 0:
+        return result
     for j, (g, S) in enumerate(moved):
         z = [np.zeros_like(w) for w in white]
         z[g] = np.einsum("ab,blp->alp", S, white[g])

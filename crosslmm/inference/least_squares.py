@@ -87,7 +87,7 @@ class LeastSquares:
         table = self.coef_table().drop(columns="df").rename(columns={"statistic": "t"})
         lines = [
             f"Least squares: {self.formula}",
-            table.to_string(float_format=lambda number: f"{number:.5g}"),
+            "no coefficients" if table.empty else table.to_string(float_format=lambda number: f"{number:.5g}"),
             f"Residual standard deviation {self.sigma:.5g} on {self.df_resid:,} degrees of freedom",
             "No random effects are left. For more than this, fit the formula with a package for linear models.",
         ]

@@ -130,4 +130,5 @@ def covariance_slopes(white: Templates, moved: tuple[tuple[int, FloatArray], ...
 def paired(a: FloatArray, S: FloatArray, b: FloatArray) -> FloatArray:
     """``sum_l a_l' S b_l`` for a (k, L, p), b (k, L, q) and S (k, k); shape (p, q)."""
     moved = np.einsum("ij,jlq->ilq", S, b)
-    return cross(a.reshape(-1, a.shape[2]), moved.reshape(-1, b.shape[2]))
+    rows = a.shape[0] * a.shape[1]
+    return cross(a.reshape(rows, a.shape[2]), moved.reshape(rows, b.shape[2]))

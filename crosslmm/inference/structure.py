@@ -207,7 +207,7 @@ def structure_of(fit: MixedLMResults, what: str) -> Structure:
     if isinstance(design, Streamed):
         return read_structure(design.schema.fixed.spec, design.kept, layout)
     raise ModelError(
-        f"{what} needs to know how the columns of the fixed part were made, and this model was made from "
+        f"for {what} it must be known how the columns of the fixed part were made, and this model was made from "
         "cross-products only: make it with MixedLM.from_formula(formula, data), or test coefficients with fit.test"
     )
 

@@ -158,7 +158,7 @@ def _projected(system: System, white: Templates | None, z: Templates) -> Templat
 
 
 def _tall(part: FloatArray) -> FloatArray:
-    return part.reshape(-1, part.shape[2])
+    return part.reshape(part.shape[0] * part.shape[1], part.shape[2])
 
 
 def _tall_cross(a: FloatArray, b: FloatArray) -> FloatArray:
