@@ -52,7 +52,7 @@ class Errors:
 def parameter_covariance(state: State, kind: str) -> FloatArray:
     """Covariance of theta (units of the data) and sigma, shape (m + 1, m + 1); nan for elements on the boundary."""
     J = _jacobian(state, theta_and_sigma, state.minimum.theta, state.sigma)
-    covariance = J @ information(state, kind).covariance @ J.T
+    covariance = J @ information(state, kind, errors=False).covariance @ J.T
     unknown = ~J.any(axis=1)
     covariance[unknown] = np.nan
     covariance[:, unknown] = np.nan

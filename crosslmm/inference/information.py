@@ -53,7 +53,7 @@ class Information:
     degrees : int
         nu.
     nearby : Nearby or None
-        None where nothing is sampled.
+        None where nothing is sampled, or no Monte Carlo errors are wanted.
     """
 
     kind: str
@@ -103,7 +103,7 @@ def with_sigma(theta_covariance: FloatArray, scores: FloatArray, degrees: int) -
     return np.asarray(result)
 
 
-def information(state: State, kind: str = "observed") -> Information:
+def information(state: State, kind: str = "observed", *, errors: bool = True) -> Information:
     """Information of one kind at the estimates.
 
     Parameters
@@ -112,6 +112,8 @@ def information(state: State, kind: str = "observed") -> Information:
     kind : {"observed", "expected", "average"}
         Second derivatives of the criterion (central differences of its exact gradient), their expectation, or the
         average of both, the traces being replaced by what cancels them (theory eq. (14)).
+    errors : bool
+        Whether Monte Carlo errors are wanted of what is sampled, which takes evaluations nearby.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def information(state: State, kind: str = "observed") -> Information:
     if kind == "observed":
         hessian, near = observed_hessian(state)
     else:
-        near = nearby(state, NEARER * _steps(state)) if state.equations.n_probes else None
+        near = nearby(state, NEARER * _steps(state)) if errors and state.equations.n_probes else None
         hessian, scores = expected_hessian(state) if kind == "expected" else (average_hessian(state), scores)
     _check_definite(hessian.mean, kind)
     return Information(kind, hessian, scores, state.value.degrees, near)
