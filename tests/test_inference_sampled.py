@@ -51,7 +51,24 @@ def test_degrees_of_freedom(ddf):
         error = getattr(result, f"{name}_mc_error")
         assert error > 0
         assert abs(value - exact_value) < ERRORS * error + SEARCH * exact_value
-    assert "Monte Carlo error" in repr(result)
+    assert repr(result).count("Monte Carlo error") == 2 and "Monte Carlo" not in repr(want)
+    assert list(want.to_frame()) == ["num_df", "den_df", "f_value", "p_value"]
+    assert list(result.to_frame()) == [*want.to_frame(), "f_mc_error", "den_df_mc_error"]
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+def test_tables_of_terms_and_means(ddf):
+    exact, sampled = fits()
+    errors = {"f_mc_error", "den_df_mc_error"}
+    table = sampled.anova(ddf=ddf)
+    assert not errors & set(exact.anova(ddf=ddf)) and (table[sorted(errors)] > 0).all().all()
+    joint = sampled.test("u", ddf=ddf)
+    assert table.loc["u", "f_mc_error"] == pytest.approx(joint.f_mc_error, rel=1e-6)
+    means = sampled.emmeans("x", at={"x": [0, 1]}, ddf=ddf)
+    for frame in (means.to_frame(), means.contrasts()):
+        assert (frame[["std_error_mc_error", "df_mc_error"]] > 0).all().all()
+    slope = sampled.coef_table(ddf=ddf).loc["x"]  # the difference of the means
+    assert frame["std_error_mc_error"].iloc[0] == pytest.approx(slope["std_error_mc_error"], rel=1e-6)
 
 
 @cache

@@ -123,17 +123,22 @@ class TestResult:
         return float(self.rows["statistic"].iloc[0]) if len(self.rows) == 1 else self.f_value
 
     def to_frame(self) -> pd.DataFrame:
-        """The joint test as one row."""
-        names = ("num_df", "den_df", "f_value", "p_value")
+        """The joint test as one row: num_df, den_df, f_value, p_value, and Monte Carlo errors where there are any."""
+        names = ["num_df", "den_df", "f_value", "p_value"]
+        if self.f_mc_error or self.den_df_mc_error:
+            names += ["f_mc_error", "den_df_mc_error"]
         return pd.DataFrame({name: [getattr(self, name)] for name in names}, index=["joint"])
 
     def __repr__(self) -> str:
-        error = f" (Monte Carlo error {self.den_df_mc_error:.2g})" if self.den_df_mc_error else ""
+        f_error, df_error = (
+            f" (Monte Carlo error {error:.2g})" if error else "" for error in (self.f_mc_error, self.den_df_mc_error)
+        )
         p_value = f"< {SMALLEST_P}" if self.p_value < SMALLEST_P else f"= {self.p_value:.4g}"
         lines = [
             f"Test of fixed effects, {self.ddf} degrees of freedom",
             self.rows.to_string(float_format=lambda number: f"{number:.5g}"),
-            f"F = {self.f_value:.5g} on {self.num_df} and {self.den_df:.5g}{error} degrees of freedom, p {p_value}",
+            f"F = {self.f_value:.5g}{f_error} on {self.num_df} and {self.den_df:.5g}{df_error} degrees of freedom, "
+            f"p {p_value}",
         ]
         return "\n".join([*lines, *self.notes])
 
