@@ -117,6 +117,19 @@ class Derivatives:
     deviations: FloatArray
     steps: int
 
+    @property
+    def noise(self) -> float:
+        """Decrease of the criterion that the sampling error of the gradient alone would promise; 0 where it is exact.
+
+        At most `SAMPLING_NOISE`. Where a covariance is near 0 the gradient is sampled far more coarsely than the
+        criterion, and follows it up to this only.
+        """
+        n = self.deviations.shape[0]
+        squares = np.square(self.deviations).sum(axis=0) / max(n * (n - 1), 1)
+        stiffness = np.diag(self.information) + np.abs(np.diag(self.curvature))
+        known = stiffness > 0.0
+        return min(SAMPLING_NOISE, 0.5 * float(np.sum(squares[known] / stiffness[known])))
+
 
 @dataclass(frozen=True)
 class ObjectiveValue:

@@ -161,7 +161,7 @@ class _Search(Generic[V]):
         while len(self.steps) < self.max_evaluations:
             proposal = propose(self.problem, point.theta, point.slopes, self.damping, self.squares())
             self.annotate(point, proposal)
-            if self.is_last(proposal, point.value):
+            if self.is_last(proposal, point):
                 # a start beside 0 is as flat as a minimum; from 0 itself the search finds where the criterion falls
                 beside = self.early_snap(point, proposal) if len(self.steps) == 1 else None
                 if beside is not None:
@@ -191,6 +191,10 @@ class _Search(Generic[V]):
         """Rounding error of the criterion."""
         return ROUNDING * (1.0 + abs(criterion))
 
+    def noise(self, point: Point[V], value: V) -> float:
+        """Differences of the criterion between a point and `value` below this are not signal."""
+        return max(value.noise, point.slopes.noise, self.rounding(value.criterion))
+
     def squares(self) -> NDArray[np.bool_]:
         """Parameters that now move in their square: those alone in their column, once the search has taken long."""
         return self.problem.alone & (len(self.steps) > PATIENCE)
@@ -198,18 +202,18 @@ class _Search(Generic[V]):
     def damp_more(self) -> None:
         self.damping = max(MORE_DAMPING * self.damping, FIRST_DAMPING)
 
-    def is_last(self, proposal: Proposal, value: V) -> bool:
+    def is_last(self, proposal: Proposal, point: Point[V]) -> bool:
         """Whether what is left after this step will be below the tolerance.
 
         Undamped steps converge superlinearly at the end, so the next decrement is at most this one times the ratio of
         this one to the one before. Where the criterion is sampled, decrements that no longer fall are all noise.
         """
-        criterion = value.criterion
+        criterion = point.value.criterion
         if proposal.decrement < HALF * self.least_decrement:
             self.least_decrement, self.stalled = proposal.decrement, 0
         else:
             self.stalled += 1
-        if self.stalled >= STALLED and proposal.decrement < value.noise and not proposal.stuck:
+        if self.stalled >= STALLED and proposal.decrement < self.noise(point, point.value) and not proposal.stuck:
             return True
         decrement, before = proposal.decrement, self.decrement
         self.decrement = decrement
@@ -232,10 +236,13 @@ class _Search(Generic[V]):
     def attempt(self, theta: FloatArray, kind: str) -> V | None:
         """The value at a trial point, or None where the criterion cannot be computed there."""
         try:
-            return self.problem.value(theta)
+            value = self.problem.value(theta)
         except NumericalError:
-            self.record(theta, None, kind, False)
-            return None
+            value = None
+        if value is not None and np.isfinite(value.criterion):
+            return value
+        self.record(theta, None, kind, False)
+        return None
 
     def try_step(self, point: Point[V], proposal: Proposal) -> Point[V] | None:
         """The point after a step, or None (and more damping) where the criterion does not follow the model."""
@@ -246,7 +253,7 @@ class _Search(Generic[V]):
             self.damp_more()
             return None
         decrease = point.value.criterion - value.criterion
-        noise = max(value.noise, self.rounding(value.criterion))
+        noise = self.noise(point, value)
         in_noise = decrease > -noise and proposal.decrement < IN_NOISE * noise
         accepted = bool(decrease > SUFFICIENT * proposal.decrement or in_noise)
         self.record(theta, value, kind, accepted)
@@ -297,7 +304,8 @@ class _Search(Generic[V]):
         value = self.attempt(theta, kind)
         if value is None:
             return point
-        allowed = max(self.tolerance, self.rounding(value.criterion)) if kind == "boundary" else value.noise
+        least = max(self.tolerance, self.rounding(value.criterion))
+        allowed = least if kind == "boundary" else max(value.noise, point.slopes.noise)
         accepted = bool(value.criterion <= point.value.criterion + allowed)
         self.record(theta, value, kind, accepted)
         return replace(point, theta=theta, value=value) if accepted else point

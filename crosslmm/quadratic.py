@@ -71,6 +71,10 @@ class Slopes(Protocol):
         """Shape (m, m)."""
 
     @property
+    def noise(self) -> float:
+        """Decrease of the criterion that sampling errors of the gradient alone would promise; 0 where it is exact."""
+
+    @property
     def steps(self) -> int:
         """Conjugate gradient steps they took."""
 
@@ -129,11 +133,12 @@ class Problem(Generic[V]):
 
 @dataclass(frozen=True)
 class Model:
-    """Gradient and Hessian at a point, the diagonal that damping is relative to, and the steps the derivatives took."""
+    """Gradient and Hessian at a point, the diagonal that damping is relative to, `Slopes.noise` and `Slopes.steps`."""
 
     gradient: FloatArray
     hessian: FloatArray
     damping_scale: FloatArray
+    noise: float
     steps: int
 
 
@@ -191,7 +196,7 @@ def quadratic_model(
         along, observed = float(step @ product), float(step @ change)
         if along > 0.0 and observed > LEAST_CURVATURE * along:
             H = H - np.outer(product, product) / along + np.outer(change, change) / observed
-    return Model(slopes.gradient, H, diagonal, slopes.steps)
+    return Model(slopes.gradient, H, diagonal, slopes.noise, slopes.steps)
 
 
 def propose(

@@ -99,6 +99,7 @@ class Derivatives:
     gradient: np.ndarray
     information: np.ndarray
     curvature: np.ndarray
+    noise: float = 0.0
     steps: int = 0
 
 

@@ -29,6 +29,7 @@ from crosslmm.engine.probes import (
 )
 from crosslmm.engine.protocol import Effects, Marginal, Products, Scores, Templates
 from crosslmm.linalg import cg
+from crosslmm.linalg.levels import apply
 
 Vectors = tuple[FloatArray, ...]
 
@@ -41,9 +42,9 @@ PROBE_TOLERANCE = 1e-5
 INNER_TOLERANCE = 1e-6
 """Relative residual of the systems of `inner`; the error of inner products is its square."""
 
-WEAK = 1.0
-"""Squared template times information per level below which probes are not divided by the template: the noise of other
-factors would grow like its inverse. At 1 a level's data and its prior weigh the same."""
+WEAK = 0.01
+"""Squared template times information per level below which probes are not divided by the template: what is left of
+their residuals (`PROBE_TOLERANCE`) grows like the inverse of that, and the noise of other factors like its root."""
 
 PROBES_AT_ONCE = 64
 """Right-hand sides of probes solved together; bounds the work space."""
@@ -403,10 +404,24 @@ class IterativeSystem:
             for i in range(k):
                 z[1 + b][i, :, i * len(numbers) : (i + 1) * len(numbers)] = r[0]
             zz, _, more = self._core_products(tuple(z))
-            same = zz.reshape(k, len(numbers), k, len(numbers))
+            same = (zz - self._between_levels(b, z)).reshape(k, len(numbers), k, len(numbers))
             found.append(np.einsum("injn->nij", same))
             steps += more
         return np.concatenate(found), steps
+
+    def _between_levels(self, b: int, z: list[FloatArray]) -> FloatArray:
+        """What `_core_products` of signs z of factor b have, to first order, of products between levels: 0 in the mean.
+
+        ``z' G' O G z`` with O the blocks of K between levels, ``G = (I + T T' K_l)^-1`` (docs/theory.md, section 8).
+        """
+        T, K, P = self.core.templates[1 + b], self.core.K[b], self.core.preconditioner[b]
+        psi = np.einsum("ij,jml,nm->inl", T, P.inverse, T)
+        Gz = z[1 + b] - apply(psi, apply(K, z[1 + b]))
+        whole = [np.zeros_like(part) for part in z[1:]]
+        whole[b] = Gz
+        between = self.core.reduced_gram(tuple(whole))[b] - apply(K, Gz)
+        m = Gz.shape[2]
+        return cross(Gz.reshape(-1, m), between.reshape(-1, m))
 
     def _layout_order(self, parts: list[FloatArray]) -> Templates:
         """Parts in the order of the equations, in the order of the layout."""

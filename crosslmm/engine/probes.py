@@ -79,7 +79,7 @@ def read_columns(core: Core, w: FloatArray, z: FloatArray, solution: Solution, c
 
     ``log |S| - log |P| = tr log(I + N)``, N with zero diagonal blocks. Each column gives ``w' log(I + N) w`` by Lanczos
     quadrature, less ``w' N w``, whose sum is 0. The traces are ``- H C T (x - y) y' T' C' H'`` and
-    ``- T'^-1 (x - y) y' T^-1``.
+    ``- T'^-1 (x - 2 y + P^-1 S y) y' T^-1``, in the latter less the first order, whose sum is 0 (theory eq. (35)-(36)).
     """
     remainders = [
         log_quadrature((diagonal, off)) - (diagonal[0] - 1.0) if diagonal.size else 0.0  # w = 0: the signs were a shift
@@ -87,7 +87,9 @@ def read_columns(core: Core, w: FloatArray, z: FloatArray, solution: Solution, c
     ]
     x = core.blocks.split(solution.x[:, columns])
     y = core.blocks.split(core.precondition(z))
+    image = core.blocks.split(core.precondition(solution.image[:, columns]))
     difference = tuple(a - b for a, b in zip(x, y, strict=True))
+    second = tuple(d - b + s for d, b, s in zip(difference, y, image, strict=True))
     T_b = core.templates[1:]
     both = tuple(
         np.einsum("ij,jln->iln", T, np.concatenate([d, own], axis=2))
@@ -95,7 +97,7 @@ def read_columns(core: Core, w: FloatArray, z: FloatArray, solution: Solution, c
     )
     left, right = np.split(np.einsum("ijl,jln->iln", core.outside, core.gather(both)), 2, axis=2)
     others = []
-    for T, d, own in zip(T_b, difference, y, strict=True):
+    for T, d, own in zip(T_b, second, y, strict=True):
         T_inverse = np.linalg.pinv(T)
         others.append(-T_inverse.T @ _symmetric(np.einsum("iln,jln->nij", d, own)) @ T_inverse)
     first = -_symmetric(np.einsum("iln,jln->nij", left, right))

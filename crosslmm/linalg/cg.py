@@ -30,6 +30,8 @@ class Solution:
     x : ndarray, shape (q, m)
     residual : ndarray, shape (q, m)
         ``b - S x``.
+    image : ndarray, shape (q, m)
+        ``S P^-1 b``, which the first step takes.
     steps : int
         Passes over the matrix.
     tridiagonals : tuple of (diagonal, off-diagonal), one per column
@@ -38,6 +40,7 @@ class Solution:
 
     x: FloatArray
     residual: FloatArray
+    image: FloatArray
     steps: int
     tridiagonals: tuple[tuple[FloatArray, FloatArray], ...]
 
@@ -65,11 +68,11 @@ def solve(
         Not all columns are solved after `max_steps` steps, or the matrix is not positive definite in floating point.
     """
     m = B.shape[1]
-    X, residual = np.zeros_like(B), B.copy()
+    X, image, residual = np.zeros_like(B), np.zeros_like(B), B.copy()
     scalars = _Scalars(m)
     active = np.flatnonzero(np.einsum("qm,qm->m", B, B) > 0.0)
     if not active.size:
-        return Solution(X, residual, 0, scalars.tridiagonals())
+        return Solution(X, residual, image, 0, scalars.tridiagonals())
     x, r = X[:, active], residual[:, active]
     z = precondition(r)
     p = z
@@ -83,6 +86,8 @@ def solve(
                 "conjugate gradients: the other factors are nearly nested in each other at these covariance parameters"
             )
         Sp = matrix(p)
+        if steps == 0:
+            image[:, active] = Sp
         steps += 1
         curvature = np.einsum("qm,qm->m", p, Sp)
         if not np.all(curvature > 0.0):
@@ -101,7 +106,7 @@ def solve(
             active, goal, rz, beta = active[keep], goal[keep], rz[keep], beta[keep]
             x, r, z, p = (np.ascontiguousarray(v[:, keep]) for v in (x, r, z, p))
         p = z + beta * p
-    return Solution(X, residual, steps, scalars.tridiagonals())
+    return Solution(X, residual, image, steps, scalars.tridiagonals())
 
 
 class _Scalars:
