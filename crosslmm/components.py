@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
 from crosslmm.layout import Layout
 
 Label = tuple[str, str | None, str | None]
+
+WHOLE = 1.0 - 1e-9
+"""Size of a correlation from which it counts as one on the boundary."""
 
 
 def component_labels(layout: Layout) -> list[Label]:
@@ -39,3 +43,14 @@ def component_values(layout: Layout, theta: FloatArray, sigma: float) -> FloatAr
             correlation = np.divide(values, both, out=np.full(both.size, np.nan), where=both > 0.0)
             rows.append(np.column_stack([values, correlation]))
     return np.vstack([*rows, [[sigma**2, sigma]]])
+
+
+def on_boundary(layout: Layout, values: FloatArray) -> NDArray[np.bool_]:
+    """Which of `component_values` (rows, 2) lie on the boundary, or are not known: they have no standard error.
+
+    A variance of 0, and its standard deviation; a correlation of 1 or -1, its covariance not.
+    """
+    pairs = np.array([second is not None for _, _, second in component_labels(layout)])
+    result = (values == 0.0) | np.isnan(values)
+    result[:, 1] |= pairs & (np.abs(values[:, 1]) > WHOLE)
+    return np.asarray(result)

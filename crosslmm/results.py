@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from crosslmm.components import component_labels, component_values
+from crosslmm.components import component_labels, component_values, on_boundary
 from crosslmm.design.rows import Predicted, Progress
 from crosslmm.diagnosing import Diagnosing
 from crosslmm.errors import DataError
@@ -180,7 +180,7 @@ class MixedLMResults(Refitting, Testing, Diagnosing, Predicting, Versioned):
         if spread is None:
             return self._component_frame(np.where(np.isnan(values), np.nan, 0.0))
         errors = spread.error(lambda theta, sigma: component_values(layout, theta, sigma))
-        return self._component_frame(np.where(values == 0.0, np.nan, errors))
+        return self._component_frame(np.where(on_boundary(layout, values), np.nan, errors))
 
     def _component_frame(self, values: np.ndarray) -> pd.DataFrame:
         labels = pd.DataFrame(component_labels(self.estimates.layout), columns=["group", "name1", "name2"])

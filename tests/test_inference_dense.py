@@ -282,3 +282,5 @@ def test_a_correlation_on_its_boundary_has_no_standard_error():
         table = fit.varcorr_table(information)
         assert table["sdcor_se"].isna().tolist() == [False, False, True, False]
         assert table["vcov_se"].notna().all()
+    assert fit.varcorr_se["sdcor"].isna().tolist() == [False, False, True, False]
+    assert fit.varcorr_se["vcov"].notna().all()

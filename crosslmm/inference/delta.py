@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosslmm.components import component_labels, component_values
+from crosslmm.components import component_values, on_boundary
 from crosslmm.covariance import FloatArray
 from crosslmm.inference.information import Information, information, with_sigma
 from crosslmm.inference.nearby import Point
@@ -20,9 +20,6 @@ from crosslmm.inference.traces import jackknife
 
 DELTA = 1e-3
 """Steps of the numerical derivatives, in standard errors."""
-
-WHOLE = 1.0 - 1e-9
-"""Size of a correlation from which it counts as one on the boundary."""
 
 Function = Callable[[FloatArray, float], FloatArray]
 """Of theta (m,) in the units of the data and sigma; to shape (v,)."""
@@ -68,14 +65,13 @@ def parameter_errors(state: State, kind: str) -> Errors:
 def component_errors(state: State, kind: str) -> Errors:
     """Errors of `crosslmm.components.component_values`, the columns one after the other."""
     layout = state.xp.layout
-    pairs = np.array([second is not None for _, _, second in component_labels(layout)])
 
     def components(theta: FloatArray, sigma: float) -> FloatArray:
         return np.asarray(component_values(layout, theta, sigma).T.ravel())
 
     values = components(state.fit.theta, state.fit.sigma)
-    whole = np.append(np.zeros(pairs.size, dtype=bool), pairs) & (np.abs(values) > WHOLE)
-    return _errors(state, information(state, kind), components, values, whole | (values == 0.0) | np.isnan(values))
+    boundary = on_boundary(layout, values.reshape(2, -1).T).T.ravel()
+    return _errors(state, information(state, kind), components, values, boundary)
 
 
 def theta_and_sigma(theta: FloatArray, sigma: float) -> FloatArray:
