@@ -226,8 +226,8 @@ class Layout:
         theta = np.asarray(theta, dtype=float)
         templates = [np.zeros((factor.size, factor.size)) for factor in self.factors]
         for term in self.terms:
-            block = np.ix_(term.columns, term.columns)
-            templates[term.factor][block] = term.covariance.template(theta[term.theta_slice])
+            columns = np.array(term.columns)
+            templates[term.factor][columns[:, None], columns] = term.covariance.template(theta[term.theta_slice])
         return tuple(templates)
 
     def theta(self, templates: tuple[FloatArray, ...]) -> FloatArray:

@@ -125,7 +125,9 @@ class Derivatives:
         criterion, and follows it up to this only.
         """
         n = self.deviations.shape[0]
-        squares = np.square(self.deviations).sum(axis=0) / max(n * (n - 1), 1)
+        if n == 0:
+            return 0.0
+        squares = np.square(self.deviations).sum(axis=0) / (n * (n - 1))
         stiffness = np.diag(self.information) + np.abs(np.diag(self.curvature))
         known = stiffness > 0.0
         return min(SAMPLING_NOISE, 0.5 * float(np.sum(squares[known] / stiffness[known])))
@@ -188,7 +190,6 @@ def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
     )
     by_covariance = _by_covariance(value, directions)
     gradient = np.array([np.vdot(multipliers[f], D) for f, D in by_covariance])
-    columns = [np.einsum("nij,ij->n", marginal.deviations[f], D) for f, D in by_covariance]
     information = average_information(value, effects, by_covariance)
     return Derivatives(
         gradient=gradient,
@@ -197,9 +198,17 @@ def differentiate(value: Evaluation, directions: Directions) -> Derivatives:
         multipliers=multipliers,
         scores=information.scores,
         fixed_slopes=information.fixed_slopes,
-        deviations=np.stack(columns, axis=1) if columns else np.zeros((0, 0)),
+        deviations=_gradient_deviations(marginal.deviations, by_covariance),
         steps=marginal.steps + information.steps,
     )
+
+
+def _gradient_deviations(deviations: Templates, by_covariance: list[tuple[int, FloatArray]]) -> FloatArray:
+    """Gradient by each of n probes less their mean; shape (n, m)."""
+    n = deviations[0].shape[0]
+    if n == 0 or not by_covariance:
+        return np.zeros((0, len(by_covariance)))
+    return np.stack([np.einsum("nij,ij->n", deviations[f], D) for f, D in by_covariance], axis=1)
 
 
 def _by_covariance(value: Evaluation, directions: Directions) -> list[tuple[int, FloatArray]]:
@@ -219,7 +228,7 @@ def _curvature(multipliers: Templates, directions: Directions) -> FloatArray:
         if not members.size:  # all its parameters are held
             continue
         E = np.stack([directions.basis[i] for i in members])
-        curvature[np.ix_(members, members)] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
+        curvature[members[:, None], members] = 2.0 * np.einsum("aij,ik,bkj->ab", E, gamma, E)
     return curvature
 
 

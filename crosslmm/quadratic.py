@@ -185,8 +185,10 @@ def quadratic_model(
     diagonal = np.diag(information) + np.abs(np.diag(curvature))
     diagonal = np.maximum(diagonal, max(FLAT * float(diagonal.max(initial=0.0)), np.finfo(float).tiny))
     H = information + curvature
-    index = np.ix_(problem.free(theta), problem.free(theta))
-    root = np.outer(np.sqrt(diagonal), np.sqrt(diagonal))[index]
+    free = np.flatnonzero(problem.free(theta))
+    index = free[:, None], free
+    unit = np.sqrt(diagonal[free])
+    root = unit[:, None] * unit
     if root.size and np.linalg.eigvalsh(H[index] / root)[0] < DEFINITE:
         values, vectors = np.linalg.eigh(curvature[index] / root)
         H = information.copy()
@@ -208,7 +210,7 @@ def propose(
     H = model.hessian + (damping + RIDGE) * np.diag(model.damping_scale)
     step = np.zeros(theta.size)
     g = model.gradient[free]
-    step[free] = box_minimum(g, H[np.ix_(free, free)], low[free], high[free])
+    step[free] = box_minimum(g, H[free[:, None], free], low[free], high[free])
     decrement = -float(model.gradient @ step + 0.5 * step @ model.hessian @ step)
     attainable = 0.5 * float(np.sum(g**2 / model.damping_scale[free])) if free.size else 0.0
     shrunk = shrinks & (step <= low) & (step < 0.0)
@@ -231,10 +233,8 @@ def step_bounds(
     A diagonal element that dominates its column stays above `SHRINK` of itself. One that the elements below it
     dominate may change its sign: the criterion is even in the column, not in it alone.
     """
-    n_columns = int(problem.column.max()) + 1
-    below, whole = np.zeros(n_columns), np.zeros(n_columns)
-    np.add.at(below, problem.column, np.where(problem.on_diagonal, 0.0, theta**2))
-    np.add.at(whole, problem.column, theta**2)
+    below = np.bincount(problem.column, np.where(problem.on_diagonal, 0.0, theta**2))
+    whole = np.bincount(problem.column, theta**2)
     reach = GROW * np.sqrt(whole[problem.column]) + problem.scale
     shrinks = problem.on_diagonal & (np.sqrt(below[problem.column]) <= theta)
     least = np.where(squares, 0.5 * (SHRINK**2 - 1.0) * theta, (SHRINK - 1.0) * theta)

@@ -248,14 +248,14 @@ class ScaleConstrained:
         if self.factor < 0:
             return replace(plain, information=information)
         N = -np.outer(self.row, self.row) / value.tau2
-        own = layout.theta_factor == self.factor
-        T = value.at.templates[self.factor]
-        basis = [E for E, mine in zip(layout.theta_basis, own, strict=True) if mine]
+        own = np.flatnonzero(layout.theta_factor == self.factor)
+        E = np.stack([layout.theta_basis[i] for i in own])
+        flat = E.reshape(own.size, -1)
         eta = np.zeros(t.size)
-        eta[own] = [2.0 * np.sum(N * (E @ T.T)) for E in basis]
+        eta[own] = 2.0 * flat @ (N @ value.at.templates[self.factor]).ravel()
         pull = n * (1.0 - value.ratio)
         curvature = plain.curvature + pull * np.outer(eta, eta)
-        curvature[np.ix_(own, own)] += 2.0 * pull * np.array([[np.sum((E.T @ N) * G.T) for G in basis] for E in basis])
+        curvature[own[:, None], own] += 2.0 * pull * flat @ (N @ E).reshape(own.size, -1).T
         multipliers = tuple(M + pull * N if f == self.factor else M for f, M in enumerate(plain.multipliers))
         return replace(
             plain,

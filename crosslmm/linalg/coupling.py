@@ -145,6 +145,9 @@ class DenseScaled:
 
     def quadratic(self, W: FloatArray) -> FloatArray:
         """See `Scaled.quadratic`."""
+        k, n_levels, q = self.C.shape
+        if q == 0:
+            return np.zeros((k, k, n_levels))
         full = np.tril(W) + np.tril(W, -1).T
         return np.einsum("ilq,jlq->ijl", self.C @ full, self.C)
 
