@@ -244,3 +244,20 @@ def test_coverage_of_profile_and_wald_intervals():
     coverage = pd.DataFrame({method: pd.concat(rows, axis=1).mean(axis=1) for method, rows in inside.items()})
     print(coverage)
     assert coverage["profile"].between(0.90, 0.985).all()
+
+
+def test_a_curve_that_no_longer_rises_goes_on_to_its_limit():
+    """The correlation with slopes of little variance: beyond some value the best fit has no slopes at all."""
+    rng = np.random.default_rng(21)
+    data = pd.DataFrame({"a": rng.integers(0, 240, 1500), "b": rng.integers(0, 160, 1500), "x": rng.normal(size=1500)})
+    b = rng.normal(size=160)
+    data["y"] = 0.3 * data["x"] + rng.normal(size=1500) + 0.7 * rng.normal(size=240)[data["a"]] + 0.9 * b[data["b"]]
+    data["y"] += 0.05 * (0.5 * b + rng.normal(size=160))[data["b"]] * data["x"]
+    fit = clm.lmer("y ~ x + (1 | a) + (1 + x | b)", data, reml=False)
+    name = "cor_x.Intercept|b"
+    profile = fit.profile([name])
+    plateau = clm.lmer("y ~ x + (1 | a) + (1 | b)", data, reml=False).criterion - fit.criterion
+    assert plateau < stats.chi2.ppf(0.95, 1)
+    assert profile.curves[0].points[-1].zeta ** 2 == pytest.approx(plateau, abs=1e-6)
+    assert profile.conf_int().loc[name].tolist() == [-1.0, 1.0]
+    assert len(profile.curves[0].points) < 12

@@ -50,6 +50,10 @@ MOST_EVALUATIONS = 300
 REACH = 3.0
 """No step goes further than this many times the distance of the outermost point from the estimate."""
 
+PLATEAU = 0.1
+"""A step outwards goes at least this part of what a straight curve would take: where zeta no longer rises, an
+interpolation would stay where it is."""
+
 NEAR_LIMIT = 0.1
 """A standard deviation below this part of its estimate, or a correlation this near 1, asks for the limit itself."""
 
@@ -287,7 +291,8 @@ def _predict(of: Profiled, points: Sequence[Point], goal: float) -> float:
     beyond = [t for t, z in mine if side * (z - goal) > 0.0]
     if not beyond:
         most = start + REACH * (outermost[0] - start)
-        forward = side * (guess - outermost[0]) > 0.0
+        straight = (goal / outermost[1] - 1.0) * (outermost[0] - start)
+        forward = side * (guess - outermost[0]) > PLATEAU * side * straight
         return float(guess if forward and side * (most - guess) > 0.0 else most)
     above = min(beyond, key=lambda t: side * t)
     between = side * (guess - below) > 0.0 and side * (above - guess) > 0.0
