@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crosslmm.diagnosis.components import R2
     from crosslmm.diagnosis.influence import Influence
     from crosslmm.diagnosis.pictures import Plots
+    from crosslmm.progress import Rows
     from crosslmm.results import MixedLMResults
 
 
@@ -37,11 +38,18 @@ class Diagnosing:
 
         return cooks_distance(_results(self))
 
-    def influence(self, groups: Any = None, *, method: str = "auto", levels: Sequence[Any] | None = None) -> Influence:
+    def influence(
+        self,
+        groups: Any = None,
+        *,
+        method: str = "auto",
+        levels: Sequence[Any] | None = None,
+        progress: bool | Rows | None = None,
+    ) -> Influence:
         """Estimates without each row, or without each group; see `crosslmm.diagnosis.influence.influence`."""
         from crosslmm.diagnosis.influence import influence
 
-        return influence(_results(self), groups, method=method, levels=levels)
+        return influence(_results(self), groups, method=method, levels=levels, progress=progress)
 
     def r2(self) -> R2:
         """Marginal and conditional R2; see `crosslmm.diagnosis.components.r2`."""

@@ -158,3 +158,10 @@ def test_rows_in_batches_give_the_same():
 def test_what_cannot_be_asked(sleepstudy, arguments, error, message):
     with pytest.raises(error, match=message):
         sleepstudy.influence(**arguments)
+
+
+def test_progress_is_told(sleepstudy):
+    told = []
+    some = list(sleepstudy.random_effects["Subject"].index[:3])
+    sleepstudy.influence("Subject", levels=some, progress=lambda *said: told.append(said))
+    assert told == [("influence", 1, 3), ("influence", 2, 3), ("influence", 3, 3)]

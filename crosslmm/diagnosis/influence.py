@@ -23,6 +23,7 @@ from crosslmm.diagnosis.leverage import row_hats
 from crosslmm.diagnosis.residuals import DECIDED
 from crosslmm.errors import ModelError
 from crosslmm.inference.parameters import FIXED, parameter_values, parameters
+from crosslmm.progress import Rows, meter
 
 if TYPE_CHECKING:
     from crosslmm.results import MixedLMResults
@@ -78,7 +79,12 @@ class Influence:
 
 
 def influence(
-    fit: MixedLMResults, groups: Any = None, *, method: str = AUTO, levels: Sequence[Any] | None = None
+    fit: MixedLMResults,
+    groups: Any = None,
+    *,
+    method: str = AUTO,
+    levels: Sequence[Any] | None = None,
+    progress: bool | Rows | None = None,
 ) -> Influence:
     """Estimates without each row, or without each group of rows.
 
@@ -93,6 +99,8 @@ def influence(
         ``"auto"`` refits up to 100 groups. The result says which.
     levels : sequence, optional
         Groups to leave out; all by default.
+    progress : bool or callable, optional
+        As for `MixedLM.from_formula`; for groups.
 
     Raises
     ------
@@ -113,7 +121,11 @@ def influence(
     wanted = _wanted(labels, levels, name)
     if method == AUTO:
         method = REFIT if wanted.size <= MOST_REFITS else ONE_STEP
-    found = [without_group(fit, codes, int(code), one_step=method == ONE_STEP) for code in wanted]
+    found = []
+    with meter(progress) as shown:
+        for done, code in enumerate(wanted, start=1):
+            found.append(without_group(fit, codes, int(code), one_step=method == ONE_STEP))
+            shown.rows("influence", done, wanted.size, "groups")
     return _collect(fit, name, method, pd.Index(labels[wanted], name=name), found)
 
 
