@@ -265,14 +265,18 @@ class _Search(Generic[V]):
         return self.model(theta, value, None if flipped else point) if accepted else None
 
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:
-        """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there."""
+        """The point with diagonals set to 0 that keep shrinking, if the criterion is no higher there.
+
+        Where it is sampled, it may be higher by its noise: the gradient, which is sampled apart, has led here.
+        """
         theta, _ = moved(self.problem, point.theta, proposal)
         for index in np.flatnonzero(diagonals)[::-1]:
             theta = self.problem.collapse(theta, int(index))
         value = self.attempt(theta, "boundary")
         if value is None:
             return None
-        accepted = bool(value.criterion <= point.value.criterion)
+        allowed = self.noise(point, value) if value.noise > 0.0 else 0.0
+        accepted = bool(value.criterion <= point.value.criterion + allowed)
         self.record(theta, value, "boundary", accepted)
         return self.model(theta, value) if accepted else None
 

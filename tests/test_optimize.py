@@ -1,6 +1,6 @@
 """The search on functions with known minima, even in their columns as a criterion is; box steps by brute force."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -187,6 +187,20 @@ def test_everything_at_zero():
     optimum = run(double_well([-1.0, -2.0, -3.0]), [1.0, 1.0, 1.0])
     assert optimum.converged
     np.testing.assert_array_equal(optimum.theta, 0.0)
+
+
+def test_a_minimum_at_zero_is_found_where_the_noise_is_largest():
+    """A sampled criterion can be higher at 0 than beside it, against its gradient, which is sampled apart."""
+    well = double_well([1.0, -0.05])
+
+    def value(theta):
+        exact = well.value(theta)
+        return replace(exact, criterion=exact.criterion + 0.004 * np.exp(-theta[1] / 0.03), noise=0.005)
+
+    optimum = run(replace(well, value=value), [1.0, 0.1])
+    assert optimum.converged
+    assert optimum.theta[1] == 0.0
+    assert len(optimum.steps) < 12
 
 
 @pytest.mark.parametrize("start", [[0.5, 1.0], [2.0, -3.0], [0.05, 0.0]])
