@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from refdata import load_data, load_model, model_names, pieces, r_name
 from scipy import optimize, stats
 
 import crosslmm as clm
+from crosslmm.inference.search import point_at
 
 PROFILED = [name for name in model_names() if load_model(name).get("profile_ci")]
 
@@ -261,3 +264,51 @@ def test_a_curve_that_no_longer_rises_goes_on_to_its_limit():
     assert profile.curves[0].points[-1].zeta ** 2 == pytest.approx(plateau, abs=1e-6)
     assert profile.conf_int().loc[name].tolist() == [-1.0, 1.0]
     assert len(profile.curves[0].points) < 12
+
+
+def grouped_data(seed: int, n: int, levels: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    b, a, w = rng.integers(0, levels, n), rng.integers(0, 5, n), rng.normal(size=n)
+    y = 0.6 * rng.normal(size=levels)[b] + 0.6 * rng.normal(size=levels)[b] * w + 0.6 * rng.normal(size=5)[a]
+    return pd.DataFrame({"y": y + rng.normal(size=n), "w": w, "a": a, "b": b})
+
+
+@pytest.mark.parametrize("engine", ["direct", clm.IterativeEngine(border=0)])
+@pytest.mark.parametrize("seed", [1, 52])
+def test_a_correlation_is_nowhere_worse_than_without_its_effects(seed, engine):
+    """Searches for other minima at a correlation held far away ended higher than with no intercepts, or no slopes."""
+    data = grouped_data(seed, 60, 6)
+    fit = clm.lmer("y ~ 1 + (w | b)", data, reml=False, engine=engine)
+    name = "cor_w.Intercept|b"
+    profile = fit.profile([name])
+    smaller = [clm.lmer(f"y ~ 1 + ({term} | b)", data, reml=False, engine=engine) for term in ("1", "0 + w")]
+    plateau = min(other.criterion for other in smaller) - fit.criterion
+    assert plateau < stats.chi2.ppf(0.95, 1)
+    assert profile.conf_int().loc[name].tolist() == [-1.0, 1.0]
+    assert (profile.to_frame()["zeta"] ** 2 <= plateau + 1e-6).all()
+
+
+@pytest.mark.parametrize(("seed", "name", "side"), [(39, "w", 0), (101, "Intercept", 0), (104, "Intercept", 1)])
+def test_bounds_belong_to_the_lowest_of_several_minima(seed, name, side):
+    """One variance or the other is 0 where the fixed effect is held; the dense deviance from many starts."""
+    data = grouped_data(seed, 24, 5)
+    fit = clm.lmer("y ~ w + (1 | a) + (1 | b)", data, reml=False)
+    bound = fit.conf_int(method="profile", which=[name]).loc[name, side]
+    X = np.column_stack([np.ones(24), data["w"]])
+    held = ["Intercept", "w"].index(name)
+    terms = [(data[g].to_numpy(), np.ones((24, 1))) for g in ("a", "b")]
+    dense = Dense(data["y"], X[:, [1 - held]], terms, offset=X[:, held] * bound)
+    starts = [(0.0, 1.0), (1.0, 0.0), (0.1, 0.1), (2.0, 2.0)]
+    found = [
+        optimize.minimize(lambda x: dense.criterion(np.abs(x), False), start, method="Nelder-Mead", tol=1e-9).fun
+        for start in starts
+    ]
+    assert min(found) - fit.criterion == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-5)
+
+
+def test_a_deviance_below_that_of_the_fit_is_said(reference_fit):
+    fit = reference_fit("sleepstudy_slope_ml")
+    of = fit.profile("Days").ready[0]
+    worse = replace(of, best=replace(of.best, deviance=of.best.deviance + 1.0))
+    with pytest.raises(clm.NumericalError, match="fit again from another start"):
+        point_at(worse, [of.own_point()], 1.01 * of.estimate)

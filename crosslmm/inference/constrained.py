@@ -12,6 +12,7 @@ Each kind of parameter has its own way out of a constraint (docs/profile.md):
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,9 @@ class Constrained(Protocol):
     def start(self) -> FloatArray:
         """What is searched over, at the ML fit."""
 
+    def start_at(self, theta: FloatArray) -> FloatArray:
+        """What is searched over, at any theta (m,) in standardised coordinates."""
+
     def problem(self, value: float) -> Problem:
         """The deviance with the parameter at `value`."""
 
@@ -111,6 +115,10 @@ class FixedConstrained:
     def start(self) -> FloatArray:
         """See `Constrained.start`."""
         return self.model.theta
+
+    def start_at(self, theta: FloatArray) -> FloatArray:
+        """See `Constrained.start_at`."""
+        return theta
 
     def problem(self, value: float) -> Problem[Evaluation]:
         """See `Constrained.problem`."""
@@ -202,6 +210,10 @@ class ScaleConstrained:
         """See `Constrained.start`."""
         return self.model.theta
 
+    def start_at(self, theta: FloatArray) -> FloatArray:
+        """See `Constrained.start_at`."""
+        return theta
+
     def problem(self, value: float) -> Problem[ScaledValue]:
         """See `Constrained.problem`."""
         model, layout = self.model, self.model.xp.layout
@@ -282,13 +294,33 @@ class CorrelationConstrained:
     term : int
     order : tuple of int
         The permutation of the term's columns.
-    start : ndarray, shape (m - 1,)
     """
 
     model: ModelAt
     term: int
     order: tuple[int, ...]
-    start: FloatArray
+
+    @cached_property
+    def start(self) -> FloatArray:
+        """See `Constrained.start`; shape (m - 1,)."""
+        return self.start_at(self.model.theta)
+
+    def start_at(self, theta: FloatArray) -> FloatArray:
+        """See `Constrained.start_at`; shape (m - 1,)."""
+        layout = self.model.xp.layout
+        term = layout.terms[self.term]
+        raw = layout.to_raw(theta)[term.theta_slice]
+        L = lower_factor(term.covariance.template(raw)[list(self.order)])
+        below = [L[i, j] for i in range(2, len(self.order)) for j in range(i + 1)]
+        return np.concatenate([theta[self._others], [L[0, 0], np.hypot(L[1, 0], L[1, 1])], below])
+
+    @property
+    def starts_without(self) -> tuple[FloatArray, FloatArray]:
+        """The start without the one effect, and without the other: there the correlation can be held at any value."""
+        both = self.start.copy(), self.start.copy()
+        for i, x in enumerate(both):
+            x[self._others.size + i] = 0.0
+        return both
 
     @property
     def _others(self) -> NDArray[np.intp]:
@@ -372,9 +404,4 @@ def _correlation(model: ModelAt, parameter: Parameter) -> CorrelationConstrained
     term = layout.terms[parameter.term]
     pair = [term.columns.index(j) for j in parameter.columns]
     order = (*pair, *(i for i in range(len(term.columns)) if i not in pair))
-    theta = layout.to_raw(model.theta)
-    L = lower_factor(term.covariance.template(theta[term.theta_slice])[list(order)])
-    own = [L[0, 0], float(np.hypot(L[1, 0], L[1, 1])), *(L[i, j] for i in range(2, len(order)) for j in range(i + 1))]
-    mine = np.zeros(layout.n_theta, dtype=bool)
-    mine[term.theta_slice] = True
-    return CorrelationConstrained(model, parameter.term, order, np.append(model.theta[~mine], own))
+    return CorrelationConstrained(model, parameter.term, order)

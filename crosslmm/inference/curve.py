@@ -1,64 +1,30 @@
-"""The profile of one parameter: points on its curve, found where they are wanted.
+"""The profile of one parameter: what is known of its curve.
 
 The signed root ``zeta(v) = sign(v - estimate) sqrt(d(v) - d(estimate))`` of the deviance, minimised over all other
-parameters, is nearly a straight line in a suitable scale of v. So v at a wanted zeta is found by inverse interpolation
-through the points that are known, and every search starts where its neighbours ended.
+parameters, is nearly a straight line in a suitable scale of v.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosslmm.covariance import FloatArray
-from crosslmm.errors import NumericalError
-from crosslmm.inference.constrained import Constrained, ModelAt, constrain
-from crosslmm.inference.limit import at_limit
-from crosslmm.inference.parameters import CORRELATION, FIXED, SD, Parameter
-from crosslmm.objective import Evaluation
-from crosslmm.optimize import minimize
+from crosslmm.inference.constrained import Constrained, ModelAt
+from crosslmm.inference.parameters import CORRELATION, FIXED, Parameter
 
 TOLERANCE = 1e-7
 """Decrease of the deviance still to come at which the search over the others stops: 3e-8 of zeta at a 95% bound."""
 
-EXACT = 1e-6
-"""Error of zeta at which a bound counts as found: a millionth of the standard error."""
-
 WITHIN = 0.1
 """Part of a Monte Carlo error to which something sampled is found: it makes the error half a percent larger."""
 
+CERTAIN = 3.0
+"""Monte Carlo errors beyond which something sampled is certain."""
+
 TWO_SQUARES = 2.0
 """Standard deviation of the difference of the squares of two standard normal numbers."""
-
-NEIGHBOURS = 4
-"""Points that one inverse interpolation goes through, at most."""
-
-APART = 0.1
-"""Difference of zeta of two points below which what is left of rounding in them would disturb an interpolation."""
-
-GUIDES = 4
-"""Points that the start of a search is extrapolated from, at most."""
-
-MOST_POINTS = 40
-"""Points on the way to one bound, at most."""
-
-MOST_EVALUATIONS = 300
-
-REACH = 3.0
-"""No step goes further than this many times the distance of the outermost point from the estimate."""
-
-PLATEAU = 0.1
-"""A step outwards goes at least this part of what a straight curve would take: where zeta no longer rises, an
-interpolation would stay where it is."""
-
-NEAR_LIMIT = 0.1
-"""A standard deviation below this part of its estimate, or a correlation this near 1, asks for the limit itself."""
-
-FLAT = 1e-3
-"""Zeta below which a first step was too short to learn from."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +40,8 @@ class Point:
         Derivative of zeta by the value; nan where it is not known.
     error : float
         Monte Carlo standard error of ``zeta**2``, the rise of the deviance; 0 where nothing is sampled.
+    sure : bool
+        Whether the deviance was looked for elsewhere, too, where it could be lower.
     """
 
     value: float
@@ -81,6 +49,7 @@ class Point:
     x: FloatArray | None
     slope: float = np.nan
     error: float = 0.0
+    sure: bool = False
 
     @property
     def zeta_error(self) -> float:
@@ -171,6 +140,9 @@ class Profiled:
         Residual standard deviation of the ML fit.
     plain : bool
         Whether values are taken as they are, as has to be where the limit is a point to interpolate from.
+    plateau : Point or None
+        Of a correlation: where one of its effects is left out, so that it can have any value. Its curve is nowhere
+        higher.
     """
 
     model: ModelAt
@@ -181,6 +153,7 @@ class Profiled:
     step: float
     sigma: float
     plain: bool = False
+    plateau: Point | None = None
 
     @property
     def lower(self) -> float:
@@ -222,182 +195,3 @@ class Profiled:
     def own_point(self) -> Point:
         """The ML estimate as a point."""
         return Point(self.estimate, 0.0, self.constrained.start)
-
-
-def profiled(model: ModelAt, parameter: Parameter, estimate: float, best: Best, step: float, sigma: float) -> Profiled:
-    """See `Profiled`; `step` in the units of the data."""
-    ready = Profiled(model, parameter, constrain(model, parameter), estimate, best, step, sigma)
-    if ready.inside and parameter.kind != FIXED:
-        slope = 1.0 - estimate**2 if parameter.kind == CORRELATION else estimate
-        ready = replace(ready, step=step / slope)
-    return ready
-
-
-def reach(of: Profiled, points: list[Point], goal: float, accuracy: float = EXACT) -> tuple[list[Point], Point]:
-    """Points on the way to zeta = goal, and the last one: there, or at the limit where the curve ends before it.
-
-    Raises
-    ------
-    NumericalError
-        It was not found.
-    """
-    side = np.sign(goal)
-    limit = of.lower if side < 0 else of.upper
-    if of.estimate == limit:
-        return points, next(p for p in points if p.value == limit)
-    points = list(points)
-    for _ in range(MOST_POINTS):
-        found = next((p for p in points if abs(p.zeta - goal) <= _allowed(p, accuracy)), None)
-        ends = next((p for p in points if p.x is None and np.sign(p.value - of.estimate) == side), None)
-        if found is not None or (ends is not None and abs(ends.zeta) <= abs(goal)):
-            return points, found or ends  # type: ignore[return-value]
-        scaled = of if ends is None else replace(of, plain=True)
-        value = scaled.back(_predict(scaled, points, goal))
-        if ends is None and _near(of, value, limit):
-            points.append(_at_limit(of, limit, float(side)))
-            continue
-        points.append(_solve(of, points, value))
-    raise NumericalError(
-        f"the profile of {of.parameter.name!r} did not reach {goal:.3g} standard errors within {MOST_POINTS} points"
-    )
-
-
-def _allowed(point: Point, accuracy: float) -> float:
-    """Error of zeta that is allowed at a point."""
-    return float(np.fmax(accuracy, WITHIN * point.zeta_error))
-
-
-def _near(of: Profiled, value: float, limit: float) -> bool:
-    if not np.isfinite(limit):
-        return False
-    if of.parameter.kind == CORRELATION:
-        return abs(value - limit) < NEAR_LIMIT
-    return value < NEAR_LIMIT * of.estimate
-
-
-def _predict(of: Profiled, points: Sequence[Point], goal: float) -> float:
-    """Where zeta will be `goal`, in the scale of `Profiled.forward`."""
-    side = np.sign(goal)
-    start = of.forward(of.estimate)
-    known = [(of.forward(p.value), p.zeta) for p in points if p.x is not None or of.plain]
-    mine = [(t, z) for t, z in known if side * (t - start) > 0.0]
-    if not mine:
-        return float(start + side * of.step)
-    outermost = max(mine, key=lambda tz: side * tz[0])
-    if side * outermost[1] < FLAT:
-        return float(start + REACH * (outermost[0] - start))
-    guess = _inverse(of, points, goal)
-    below = max((t for t, z in known if side * (z - goal) < 0.0), key=lambda t: side * t)
-    beyond = [t for t, z in mine if side * (z - goal) > 0.0]
-    if not beyond:
-        most = start + REACH * (outermost[0] - start)
-        straight = (goal / outermost[1] - 1.0) * (outermost[0] - start)
-        forward = side * (guess - outermost[0]) > PLATEAU * side * straight
-        return float(guess if forward and side * (most - guess) > 0.0 else most)
-    above = min(beyond, key=lambda t: side * t)
-    between = side * (guess - below) > 0.0 and side * (above - guess) > 0.0
-    return float(guess if between else 0.5 * (below + above))
-
-
-def _inverse(of: Profiled, points: Sequence[Point], goal: float) -> float:
-    """Value (scale of `forward`) at zeta = goal on the polynomial through the nearest points, with slopes if known.
-
-    Newton's divided differences; a point with a slope counts twice.
-    """
-    nearest: list[Point] = []
-    for p in sorted(_nodes(of, points), key=lambda p: abs(p.zeta - goal)):
-        if all(abs(p.zeta - q.zeta) > APART for q in nearest) and len(nearest) < NEIGHBOURS:
-            nearest.append(p)
-    nodes = [p for p in nearest for _ in range(1 if np.isnan(p.slope) else 2)]
-    z = [p.zeta for p in nodes]
-    column = [of.forward(p.value) for p in nodes]
-    total, product = 0.0, 1.0
-    for order in range(len(nodes)):
-        total += product * column[0]
-        product *= goal - z[order]
-        following = []
-        for i in range(len(column) - 1):
-            gap = z[i + order + 1] - z[i]
-            same = nodes[i + order + 1] is nodes[i]
-            if gap == 0.0 and not same:
-                return total
-            following.append(of.rate(nodes[i].value) / nodes[i].slope if same else (column[i + 1] - column[i]) / gap)
-        column = following
-    return total
-
-
-def _nodes(of: Profiled, points: Sequence[Point]) -> list[Point]:
-    """Points that a curve can be laid through.
-
-    A sampled deviance does not have its minimum at the estimate, where its sampled derivative is 0. Zeta is a smooth
-    curve all the same, but passes the estimate at a distance of its Monte Carlo error.
-    """
-    known = [p for p in points if p.x is not None or of.plain]
-    if of.best.sampled and len(known) > 2:
-        return [p for p in known if p.zeta != 0.0]
-    return known
-
-
-def _solve(of: Profiled, points: Sequence[Point], value: float) -> Point:
-    problem = of.constrained.problem(value)
-    start = _start(of, points, value, problem.on_diagonal)
-    optimum = minimize(problem, start, tolerance=of.best.tolerance, max_evaluations=MOST_EVALUATIONS)
-    if not optimum.converged:
-        raise NumericalError(f"the profile of {of.parameter.name!r} stopped at {value:.6g}: {optimum.message}")
-    zeta = float(np.sign(value - of.estimate) * _root(optimum.value.criterion - of.best.deviance))
-    slope = 0.5 * of.constrained.slope(optimum.value, value) / zeta if abs(zeta) > FLAT else np.nan
-    known = slope * of.step > FLAT * of.rate(value)
-    error = of.best.rise_error(optimum.value.system.log_det_samples)
-    return Point(value, zeta, optimum.theta, slope if known else np.nan, error)
-
-
-def _at_limit(of: Profiled, limit: float, side: float) -> Point:
-    at: Evaluation = at_limit(
-        of.model,
-        of.parameter,
-        of.constrained,
-        limit,
-        tolerance=of.best.tolerance,
-        max_evaluations=MOST_EVALUATIONS,
-    )
-    error = of.best.rise_error(at.system.log_det_samples)
-    return Point(limit, side * _root(at.criterion - of.best.deviance), None, error=error)
-
-
-def _root(difference: float) -> float:
-    return float(np.sqrt(max(difference, 0.0)))
-
-
-def _start(of: Profiled, points: Sequence[Point], value: float, on_diagonal: NDArray[np.bool_]) -> FloatArray:
-    """Where the points nearby point to."""
-    t = of.forward(value)
-    known = sorted((p for p in points if p.x is not None), key=lambda p: abs(of.forward(p.value) - t))
-    nearest = known[0].x
-    assert nearest is not None
-    if of.parameter.kind == SD and of.estimate == 0.0 and known[0].value == 0.0:
-        return _with_effect(of, nearest, value)
-    apart: list[Point] = []
-    for p in known:
-        if len(apart) < GUIDES and all(abs(p.zeta - q.zeta) > APART for q in apart):
-            apart.append(p)
-    if len(apart) == 1:
-        return nearest
-    near = [(of.forward(p.value), p.x) for p in apart]
-    guess = np.zeros(nearest.size)
-    for i, (ti, xi) in enumerate(near):
-        weight = np.prod([(t - tj) / (ti - tj) for j, (tj, _) in enumerate(near) if j != i])
-        guess += weight * np.asarray(xi)
-    same = (guess > 0.0) == (nearest > 0.0)
-    return guess if same[on_diagonal].all() else nearest
-
-
-def _with_effect(of: Profiled, theta: FloatArray, value: float) -> FloatArray:
-    """Theta with a small random effect where there is none."""
-    layout = of.model.xp.layout
-    term = layout.terms[of.parameter.term]
-    j = of.parameter.columns[0]
-    templates = list(layout.templates(layout.to_raw(theta)))
-    raw = templates[term.factor].copy()
-    raw[j, j] = value / of.sigma
-    templates[term.factor] = raw
-    return layout.to_standard(layout.theta(layout.triangular(tuple(templates))))

@@ -15,9 +15,11 @@ from crosslmm.crossproducts import CrossProducts
 from crosslmm.engine.protocol import Equations
 from crosslmm.errors import ConvergenceWarning, ModelError, NumericalError, warn
 from crosslmm.inference.constrained import ModelAt, model_at
-from crosslmm.inference.curve import EXACT, Best, Curve, Point, Profiled, profiled, reach
+from crosslmm.inference.curve import CERTAIN, Best, Curve, Point, Profiled
 from crosslmm.inference.likelihood_ratio import by_ml
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter, chosen, parameter_values, parameters
+from crosslmm.inference.reach import EXACT, reach
+from crosslmm.inference.search import profiled
 from crosslmm.objective import evaluate
 from crosslmm.progress import Meter, Rows, meter
 
@@ -38,9 +40,6 @@ COINCIDE = 0.01
 
 FIRST = 1.0
 """Zeta of the first point on either side, nearly: with both, a bound is met by two more."""
-
-CERTAIN = 3.0
-"""Monte Carlo errors of zeta by which it stays below a bound at a limit, where the limit is certain to be the bound."""
 
 ALPHA = 0.05
 
