@@ -27,17 +27,23 @@ SNAP_INTERVAL = 5
 ROUNDING = 1e-14
 """Relative rounding error of the criterion: differences below it are not signal."""
 
-FIRST_DAMPING = 0.1
+FIRST_DAMPING = 0.03
 """Damping, relative to the information's diagonal, after the first step that failed."""
 
 MORE_DAMPING = 4.0
-LESS_DAMPING = 0.1
+LESS_DAMPING = 0.3
 LEAST_DAMPING = 1e-3
 """Factors by which damping grows and falls, and the damping below which it is dropped (Levenberg and Marquardt)."""
 
 POOR = 0.25
 GOOD = 0.75
 """Decrease of the criterion over the predicted one below which damping grows, and above which it falls."""
+
+TOO_GOOD = 1.5
+"""Decrease over the predicted one above which steps are too short: the curvature is less than half of the model's."""
+
+MORE_STRETCH, LESS_STRETCH = 2.0, 4.0
+"""Factors by which the model's Hessian is then divided, and multiplied again where a step turns out too long."""
 
 IN_NOISE = 1e2
 """Predicted decreases below this many rounding errors cannot be told from none: such a step may raise the criterion."""
@@ -48,7 +54,7 @@ MEMORY = 4
 NEARLY_DONE = 1e-4
 """Predicted decrease below which the ratio of successive decrements says what will be left after one more step."""
 
-LOCAL = 0.2
+LOCAL = 1.0
 """Decrease of the criterion (deviance units) below which a step is short enough for its secant to be trusted."""
 
 SUFFICIENT = 1e-4
@@ -147,7 +153,7 @@ class _Search(Generic[V]):
         self.report = report
         self.steps: list[Step] = []
         self.began = time.perf_counter()
-        self.damping = 0.0
+        self.damping, self.stretch = 0.0, 1.0
         self.decrement = np.inf
         self.next_snap = 0
         self.least_decrement, self.stalled = np.inf, 0
@@ -159,7 +165,7 @@ class _Search(Generic[V]):
         shrunk_before = np.zeros(start.size, dtype=bool)
         settled = np.inf
         while len(self.steps) < self.max_evaluations:
-            proposal = propose(self.problem, point.theta, point.slopes, self.damping, self.squares())
+            proposal = propose(self.problem, point.theta, point.slopes, self.damping, self.squares(), self.stretch)
             self.annotate(point, proposal)
             if self.is_last(proposal, point):
                 # a start beside 0 is as flat as a minimum; from 0 itself the search finds where the criterion falls
@@ -200,7 +206,10 @@ class _Search(Generic[V]):
         return self.problem.alone & (len(self.steps) > PATIENCE)
 
     def damp_more(self) -> None:
-        self.damping = max(MORE_DAMPING * self.damping, FIRST_DAMPING)
+        if self.stretch > 1.0:
+            self.stretch = max(self.stretch / LESS_STRETCH, 1.0)
+        else:
+            self.damping = max(MORE_DAMPING * self.damping, FIRST_DAMPING)
 
     def is_last(self, proposal: Proposal, point: Point[V]) -> bool:
         """Whether what is left after this step will be below the tolerance.
@@ -260,6 +269,8 @@ class _Search(Generic[V]):
         ratio = decrease / proposal.decrement
         if not accepted or (ratio < POOR and not in_noise):
             self.damp_more()
+        elif ratio > TOO_GOOD and self.damping == 0.0:
+            self.stretch = MORE_STRETCH * self.stretch
         elif ratio > GOOD:
             self.damping = LESS_DAMPING * self.damping if self.damping > LEAST_DAMPING else 0.0
         return self.model(theta, value, None if flipped else point) if accepted else None

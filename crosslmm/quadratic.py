@@ -22,8 +22,9 @@ SHRINK = 0.2
 GROW = 3.0
 """A column grows to no more than this multiple of itself plus its natural scale in one step."""
 
-LEAST_CURVATURE = 0.05
-"""A secant enters the model only if the curvature along it is at least this part of the model's."""
+LEAST_CURVATURE = 1e-3
+"""A secant enters the model only if the curvature along it is at least this part of the model's. Where random effects
+have a mean that no fixed effect takes up, it is a thirtieth at the minimum itself."""
 
 DEFINITE = 1e-6
 """Smallest eigenvalue, in correlation form, of a Hessian that counts as positive definite."""
@@ -202,16 +203,22 @@ def quadratic_model(
 
 
 def propose(
-    problem: Problem[V], theta: FloatArray, model: Model, damping: float, squares: NDArray[np.bool_]
+    problem: Problem[V],
+    theta: FloatArray,
+    model: Model,
+    damping: float,
+    squares: NDArray[np.bool_],
+    stretch: float = 1.0,
 ) -> Proposal:
-    """Minimiser of the damped quadratic model within the bounds of one step."""
+    """Minimiser of the damped quadratic model within the bounds of one step, its Hessian divided by `stretch`."""
     free = np.flatnonzero(problem.free(theta))
     low, high, shrinks = step_bounds(problem, theta, squares)
-    H = model.hessian + (damping + RIDGE) * np.diag(model.damping_scale)
+    hessian = model.hessian if stretch == 1.0 else model.hessian / stretch
+    H = hessian + (damping + RIDGE) * np.diag(model.damping_scale)
     step = np.zeros(theta.size)
     g = model.gradient[free]
     step[free] = box_minimum(g, H[free[:, None], free], low[free], high[free])
-    decrement = -float(model.gradient @ step + 0.5 * step @ model.hessian @ step)
+    decrement = -float(model.gradient @ step + 0.5 * step @ hessian @ step)
     attainable = 0.5 * float(np.sum(g**2 / model.damping_scale[free])) if free.size else 0.0
     shrunk = shrinks & (step <= low) & (step < 0.0)
     stuck = decrement < STUCK * attainable and attainable > LEAST_GAIN

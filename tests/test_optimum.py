@@ -66,3 +66,38 @@ def test_nothing_lower_nearby(seed, name, reml):
     fit = model.fit(reml=reml)
     assert fit.converged
     assert fit.criterion <= lowest_nearby(model, fit.theta.to_numpy(), reml) + 1e-6
+
+
+MOST = 100
+"""Evaluations of a hard search; most take fewer than ten."""
+
+
+def with_mean(seed: int) -> pd.DataFrame:
+    """Random slopes whose mean no fixed effect takes up: the curvature at the minimum is a thirtieth of the model's."""
+    rng = np.random.default_rng([9, seed])
+    n, size = int(rng.integers(150, 400)), int(rng.integers(12, 40))
+    data = pd.DataFrame({"a": rng.integers(0, size, n), "b": rng.integers(0, 8, n)})
+    data["x"] = rng.normal(size=n) * rng.choice([1.0, 5.0]) + rng.choice([0.0, 3.0])
+    slopes = 7.0 + rng.choice([0.1, 1.0]) * rng.normal(size=size)
+    data["y"] = 20.0 + rng.normal(size=size)[data["a"]] + slopes[data["a"]] * data["x"] + rng.normal(size=n)
+    return data.assign(y=data["y"] + 0.5 * rng.normal(size=8)[data["b"]])
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+@pytest.mark.parametrize("formula", ["y ~ 1 + (1 + x | a)", "y ~ 1 + (1 + x | a) + (1 | b)", "y ~ 1 + (x || a)"])
+@pytest.mark.parametrize("seed", range(6))
+def test_random_effects_with_a_mean(seed, formula, reml):
+    model = clm.MixedLM.from_formula(formula, with_mean(seed))
+    fit = model.fit(reml=reml)
+    assert fit.converged
+    assert len(fit.optimization) < MOST
+    assert fit.criterion <= lowest_nearby(model, fit.theta.to_numpy(), reml) + 1e-6
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+def test_pigs_that_grow_without_a_fixed_slope(reml):
+    model = clm.MixedLM.from_formula("Weight ~ 1 + (Time | Pig)", clm.datasets.load_dietox())
+    fit = model.fit(reml=reml)
+    assert fit.converged
+    assert len(fit.optimization) < MOST
+    assert fit.criterion <= lowest_nearby(model, fit.theta.to_numpy(), reml) + 1e-6
