@@ -54,7 +54,7 @@ MEMORY = 4
 NEARLY_DONE = 1e-4
 """Predicted decrease below which the ratio of successive decrements says what will be left after one more step."""
 
-LOCAL = 1.0
+LOCAL = 0.2
 """Decrease of the criterion (deviance units) below which a step is short enough for its secant to be trusted."""
 
 SUFFICIENT = 1e-4
