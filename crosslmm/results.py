@@ -184,6 +184,7 @@ class MixedLMResults(Refitting, Testing, Diagnosing, Predicting, Versioned):
 
     def _component_frame(self, values: np.ndarray) -> pd.DataFrame:
         labels = pd.DataFrame(component_labels(self.estimates.layout), columns=["group", "name1", "name2"])
+        labels = labels.where(labels.notna(), np.nan)  # pandas keeps None where a column has nothing else
         return labels.assign(vcov=values[:, 0], sdcor=values[:, 1])
 
     # --- random effects --------------------------------------------------------------------------

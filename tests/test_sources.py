@@ -187,7 +187,7 @@ def test_errors_come_back_from_the_workers(cluster):
     frames = pytest.importorskip("dask.dataframe")
     data = CASES["sleepstudy"].data.copy()
     data.loc[170, "Days"] = np.inf
-    with pytest.raises(clm.DataError, match=r"partition 4: the fixed part has .* 'Days' in 1 rows"):
+    with pytest.raises(clm.DataError, match=r"partition 4: the fixed part has .* 'Days' in 1 row[.]"):
         clm.accumulate("Reaction ~ Days + (1 | Subject)", frames.from_pandas(data, npartitions=5, sort=False))
 
 

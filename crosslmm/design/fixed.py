@@ -61,7 +61,8 @@ def materialize(formula: str, frame: pd.DataFrame, context: Mapping[str, Any]) -
         raise
     except Exception as error:  # the formula may call any function
         piece = _failing_piece(parsed, frame, context) or formula
-        raise DataError(f"'{piece}' cannot be evaluated on these data: {plain(error)}") from error
+        hint = ". A power is written **, not ^" if "^" in piece else ""
+        raise DataError(f"'{piece}' cannot be evaluated on these data: {plain(error)}{hint}") from error
 
 
 def materialize_again(specs: Sequence[ModelSpec], frame: pd.DataFrame, context: Mapping[str, Any]) -> list[Any]:
@@ -148,7 +149,9 @@ def check_finite(values: FloatArray, names: tuple[str, ...], what: str) -> None:
             check_sizes(np.abs(values).max(axis=0), names, what)
         return
     counts = (~np.isfinite(values)).sum(axis=0)
-    bad = "; ".join(f"{name!r} in {count} rows" for name, count in zip(names, counts, strict=True) if count)
+    bad = "; ".join(
+        f"{name!r} in {count} row{'s' if count > 1 else ''}" for name, count in zip(names, counts, strict=True) if count
+    )
     raise DataError(
         f"{what} has values that are not finite numbers: {bad}. Look for infinite values, or a transformation such as "
         "the logarithm of a number that is not positive; drop or repair these rows first"

@@ -112,8 +112,8 @@ def _singular(fit: MixedLMResults) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "singular",
-            f"{what}. The data do not ask for this part of the random effects; the estimates are right, but a simpler "
-            "term, such as (1 | g) or (x || g), says the same. Intervals of other variances lean on it.",
+            f"{what}. The data do not ask for this part of the random effects; the estimates are right, but a formula "
+            "without it, such as (1 | g) for (x | g), says the same. Intervals of other variances lean on it.",
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INTERCEPT = "Intercept"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class R2:
     """Shares of the variance of the response, with the variances they come from.
 
@@ -39,6 +39,12 @@ class R2:
     fixed: float
     random: pd.Series
     residual: float
+
+    def __repr__(self) -> str:
+        variances = pd.concat([pd.Series({"fixed effects": self.fixed}), self.random])
+        variances["residual"] = self.residual
+        head = f"R2: marginal {self.marginal:.4f}, conditional {self.conditional:.4f}; from the variances"
+        return f"{head}\n{variances.to_string(float_format=lambda value: f'{value:.5g}')}"
 
 
 @dataclass(frozen=True)
