@@ -185,3 +185,19 @@ def test_sampled_information():
         size = np.sqrt(np.outer(np.diag(theirs.mean), np.diag(theirs.mean)))
         assert (error < 0.02 * size).all()
         assert (np.abs(ours.mean - theirs.mean) <= ERRORS * error + 1e-6 * size).all()
+
+
+def test_traces_of_few_levels_are_exact():
+    """A factor with five levels beside two with many: sixteen signs would leave its part uncertain."""
+    rng = np.random.default_rng(3)
+    n = 3000
+    data = pd.DataFrame({"a": rng.integers(0, 150, n), "b": rng.integers(0, 80, n), "c": rng.integers(0, 5, n)})
+    data["y"] = rng.normal(size=n) + 0.7 * rng.normal(size=150)[data["a"]] + 0.5 * rng.normal(size=5)[data["c"]]
+    data["y"] += 0.5 * rng.normal(size=80)[data["b"]]
+    model = clm.MixedLM.from_formula("y ~ 1 + (1 | a) + (1 | b) + (1 | c)", data)
+    exact = model.fit().coef_table(ddf="kenward-roger").loc["Intercept"]
+    for seed in range(3):
+        fit = model.fit(engine=clm.IterativeEngine(border=0, n_probes=64, rng=seed))
+        found = fit.coef_table(ddf="kenward-roger").loc["Intercept"]
+        assert found["df"] == pytest.approx(exact["df"], rel=0.1 * fit.estimates.sampling.ratio)
+        assert found["std_error"] == pytest.approx(exact["std_error"], rel=fit.estimates.sampling.ratio)

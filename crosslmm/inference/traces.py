@@ -25,6 +25,9 @@ MOST_EXACT = 20_000
 PROBES = 200
 """Random signs where K is not formed and the engine has no number of its own."""
 
+FEW_LEVELS = 64
+"""Levels up to which the columns of a factor are formed all the same: signs say little of so few, and cost as much."""
+
 PROBES_AT_ONCE = 16
 
 SEEDS = 2**64
@@ -82,9 +85,16 @@ def trace_products(system: System, white: Templates | None, moved: Moved, *, n_p
     size = len(moved)
     if n_probes == 0 and sum(k * n for k, n in shapes) <= MOST_EXACT:
         blocks = {g: _exact_blocks(system, white, shapes, g, used) for g in used}
-        return Sampled(_contract(blocks, moved, 1)[0], np.zeros((0, size, size)))
-    blocks = {g: _sampled_blocks(system, white, shapes, g, used, n_probes or PROBES, seed) for g in used}
-    samples = _contract(blocks, moved, n_probes or PROBES)
+        return Sampled(_contract(blocks, moved, 1, used)[0], np.zeros((0, size, size)))
+    n = n_probes or PROBES
+    few = [g for g in used if shapes[g][1] <= max(n, FEW_LEVELS)]
+    blocks = {
+        g: _exact_blocks(system, white, shapes, g, used)
+        if g in few
+        else _sampled_blocks(system, white, shapes, g, used, n, seed)
+        for g in used
+    }
+    samples = _contract(blocks, moved, n, few)
     mean = samples.mean(axis=0)
     return Sampled(mean, samples - mean)
 
@@ -93,14 +103,20 @@ Blocks = dict[int, dict[int, FloatArray]]
 """By factor of the columns of K, then of its rows: sums of products of blocks (n, k_f, k_g, k_f, k_g)."""
 
 
-def _contract(blocks: Blocks, moved: Moved, n: int) -> FloatArray:
-    """``tr(S_i K S_j K')`` for all pairs, the mean of what either factor's columns say; shape (n, r, r)."""
+def _contract(blocks: Blocks, moved: Moved, n: int, exact: list[int]) -> FloatArray:
+    """``tr(S_i K S_j K')`` for all pairs; shape (n, r, r).
+
+    The mean of what either factor's columns say, but for what those of a factor in `exact` say of another's.
+    """
     r = len(moved)
     traces = np.zeros((n, r, r))
     for i, (f, S) in enumerate(moved):
         for j, (g, U) in enumerate(moved):
             traces[:, i, j] = np.einsum("nabcd,ac,bd->n", blocks[g][f], S, U)
-    return 0.5 * (traces + traces.transpose(0, 2, 1))
+    turned = traces.transpose(0, 2, 1)
+    known = np.array([f in exact for f, _ in moved])
+    better = known & ~known[:, None]
+    return np.asarray(np.where(better, traces, np.where(better.T, turned, 0.5 * (traces + turned))))
 
 
 def _exact_blocks(
