@@ -8,16 +8,19 @@ from crosslmm.covariance import FloatArray
 from crosslmm.errors import ModelError
 from crosslmm.inference.dunnett import dunnett_p, dunnett_quantile
 from crosslmm.inference.hypothesis import t_quantile, t_tail
-from crosslmm.inference.tukey import StudentizedRange
 
 ADJUSTMENTS = ("tukey", "dunnett", "holm", "bonferroni", "none")
 
-NODES = 30
-"""Quantiles of the studentized range that are computed; they are smooth in the inverse of the degrees of freedom, so
-more of them are interpolated by a polynomial (to 1e-8)."""
+NODES = 14
+"""Quantiles of the studentized range that are computed; they are slow, and smooth in the inverse of the degrees of
+freedom, so more of them are interpolated by a polynomial (to 1e-8)."""
 
-FEWEST_DEGREES = 1.0
-"""Degrees of freedom from which they are interpolated."""
+
+MOST_INTERPOLATED = 1e3
+"""Largest ratio of degrees of freedom over which quantiles are interpolated."""
+
+LARGE = 1e5
+"""Degrees of freedom from which the studentized range is that of infinitely many (scipy)."""
 
 
 def check_adjustment(adjust: object) -> str:
@@ -61,9 +64,13 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int, correla
         result[known] = dunnett_p(t[known], df[known], correlation[np.ix_(known, known)], p[known])
         return result
     if adjust == "tukey" and n_means > 2:
+        from scipy.stats import studentized_range
+
         result = p.copy()
-        joint = StudentizedRange(n_means).tail(np.sqrt(2.0) * np.abs(t[known]), df[known])
-        result[known] = np.clip(joint, p[known], 1.0)
+        joint = studentized_range.sf(np.sqrt(2.0) * np.abs(t[known]), n_means, df[known])
+        # scipy's tail is one minus a probability; between these bounds it must lie, and far out they all but meet
+        pairs = 0.5 * n_means * (n_means - 1.0)
+        result[known] = np.clip(joint, p[known], np.minimum(pairs * p[known], 1.0))
         return result
     return p
 
@@ -89,15 +96,14 @@ def adjusted_half_width(level: float, df: FloatArray, adjust: str, n_means: int,
 
 def range_quantile(level: float, n_means: int, df: FloatArray) -> FloatArray:
     """Quantiles of the studentized range of n means at degrees of freedom (m,)."""
-    law = StudentizedRange(n_means)
-
-    def quantiles(inverse: FloatArray) -> FloatArray:
-        return np.array([law.quantile(level, 1.0 / v if v > 0.0 else np.inf) for v in inverse])
+    from scipy.stats import studentized_range
 
     inverse, back = np.unique(1.0 / df, return_inverse=True)
-    if inverse.size <= NODES or inverse[-1] > 1.0 / FEWEST_DEGREES:
-        return np.asarray(quantiles(inverse)[back])
+    if inverse.size <= NODES or inverse[-1] > MOST_INTERPOLATED * max(inverse[0], 1.0 / LARGE):
+        return np.asarray(studentized_range.ppf(level, n_means, 1.0 / np.maximum(inverse, 1.0 / LARGE))[back])
     curve = np.polynomial.Chebyshev.interpolate(
-        lambda v: np.log(quantiles(v)), NODES - 1, domain=[0.0, float(inverse[-1])]
+        lambda v: np.log(studentized_range.ppf(level, n_means, 1.0 / v)),
+        NODES - 1,
+        domain=[max(inverse[0], 1.0 / LARGE), inverse[-1]],
     )
-    return np.asarray(np.exp(curve(inverse))[back])
+    return np.asarray(np.exp(curve(np.maximum(inverse, 1.0 / LARGE)))[back])
