@@ -12,7 +12,8 @@ from refdata import load_data, load_model, model_names, pieces, r_name
 from scipy import optimize, stats
 
 import crosslmm as clm
-from crosslmm.inference.search import point_at
+from crosslmm.inference.curve import Point
+from crosslmm.inference.search import point_at, start_of_search
 
 PROFILED = [name for name in model_names() if load_model(name).get("profile_ci")]
 
@@ -312,3 +313,19 @@ def test_a_deviance_below_that_of_the_fit_is_said(reference_fit):
     worse = replace(of, best=replace(of.best, deviance=of.best.deviance + 1.0))
     with pytest.raises(clm.NumericalError, match="fit again from another start"):
         point_at(worse, [of.own_point()], 1.01 * of.estimate)
+
+
+def test_searches_start_near_their_neighbours(reference_fit):
+    """Extrapolated starts were negative standard deviations, or 1e11, where neighbours had ended in other minima."""
+    of = reference_fit("sleepstudy_slope_ml").profile("Days").ready[0]
+    diagonal = of.model.xp.layout.on_diagonal
+
+    def start(*xs, beyond=1):
+        points = [Point(of.estimate + i, 0.5 * i, np.array(x)) for i, x in enumerate(xs)]
+        return start_of_search(of, points, of.estimate + len(xs) - 1 + beyond, diagonal)
+
+    np.testing.assert_allclose(start([1.0, 0.3, 0.4], [1.1, 0.2, 0.5]), [1.2, 0.1, 0.6])
+    np.testing.assert_allclose(start([1.0, 0.3, 0.4], [1.1, 0.2, 0.0]), [1.2, 0.1, 0.0])
+    wild = [[1.0, 0.3, 0.4], [1.1, 0.3, 0.4], [1.0, 0.3, 0.4], [2.0, 0.3, 0.4]]
+    assert start(*wild)[0] > 2.0
+    np.testing.assert_array_equal(start(*wild, beyond=9), wild[-1])

@@ -277,3 +277,17 @@ def test_an_interrupted_profile_is_made_again(call, monkeypatch):
     monkeypatch.undo()
     assert pickle.dumps(fit.estimates) == before
     pd.testing.assert_frame_equal(fit.profile("sigma").to_frame(), undisturbed, check_exact=True)
+
+
+def test_a_curve_that_jumps_by_less_than_its_error_has_a_bound():
+    """The sampled deviance is not smooth where a variance becomes 0, and an interpolation went on for ever."""
+    rng = np.random.default_rng(37)
+    a, b, c = (rng.integers(0, 5, 30) for _ in range(3))
+    y = rng.normal(size=5)[a] + rng.normal(size=5)[b] + 0.3 * rng.normal(size=30)
+    data, name = pd.DataFrame({"y": y, "a": a, "b": b, "c": c}), "sd_Intercept|b"
+    formula, engine = "y ~ 1 + (1 | a) + (1 | b) + (1 | c)", clm.IterativeEngine(border=0, max_probes=64)
+    sampled = clm.lmer(formula, data, reml=False, engine=engine).profile(name).conf_int().loc[name]
+    exact = clm.lmer(formula, data, reml=False).profile(name).conf_int().loc[name]
+    width = exact[1] - exact[0]
+    assert abs(sampled[0] - exact[0]) < 5 * sampled["lower_mc_error"] + 1e-3 * width
+    assert abs(sampled[1] - exact[1]) < 5 * sampled["upper_mc_error"] + 1e-3 * width

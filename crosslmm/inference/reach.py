@@ -24,12 +24,22 @@ NEIGHBOURS = 4
 MOST_POINTS = 40
 """Points on the way to one bound, at most."""
 
+PATIENCE = 9
+"""Points after which every other one halves what is left: where a curve is not smooth, interpolations fail."""
+
+JUMP = 1e-3
+"""Zeta that a curve may jump by: a thousandth of the standard error."""
+
 REACH = 3.0
 """No step goes further than this many times the distance of the outermost point from the estimate."""
 
 PLATEAU = 0.1
 """A step outwards goes at least this part of what a straight curve would take: where zeta no longer rises, an
 interpolation would stay where it is."""
+
+STEEPER = 2.0
+"""A step outwards goes at most this many times what the slope of the outermost point would take: interpolations through
+many points go astray outside of them, to where the deviance is hard to minimise."""
 
 NEAR_LIMIT = 0.1
 """A standard deviation below this part of its estimate, or a correlation this near 1, asks for the limit itself."""
@@ -48,7 +58,7 @@ def reach(of: Profiled, points: list[Point], goal: float, accuracy: float = EXAC
     if of.estimate == limit:
         return points, next(p for p in points if p.value == limit)
     points = list(points)
-    for _ in range(MOST_POINTS):
+    for number in range(MOST_POINTS):
         found = next((p for p in points if abs(p.zeta - goal) <= _allowed(p, accuracy)), None)
         ends = next((p for p in points if p.x is None and np.sign(p.value - of.estimate) == side), None)
         if found is not None and accuracy == EXACT and found.x is not None and not found.sure:
@@ -56,7 +66,11 @@ def reach(of: Profiled, points: list[Point], goal: float, accuracy: float = EXAC
         if found is not None or (ends is not None and abs(ends.zeta) <= abs(goal)):
             return points, found or ends  # type: ignore[return-value]
         scaled = of if ends is None else replace(of, plain=True)
-        value = scaled.back(_predict(scaled, points, goal))
+        narrow = _narrow(scaled, points, goal)
+        if narrow is not None:
+            return points, narrow
+        halve = number >= PATIENCE and number % 2 == 1
+        value = scaled.back(_predict(scaled, points, goal, halve))
         if ends is None and _near(of, value, limit):
             points.append(limit_point(of, limit, float(side)))
             continue
@@ -92,8 +106,33 @@ def _near(of: Profiled, value: float, limit: float) -> bool:
     return value < NEAR_LIMIT * of.estimate
 
 
-def _predict(of: Profiled, points: Sequence[Point], goal: float) -> float:
-    """Where zeta will be `goal`, in the scale of `Profiled.forward`."""
+def _narrow(of: Profiled, points: Sequence[Point], goal: float) -> Point | None:
+    """The nearest of two points at all but one value between which zeta passes the goal, or None where there are none.
+
+    Sampled curves jump by less than their errors where a variance becomes 0, all curves by their rounding.
+
+    Raises
+    ------
+    NumericalError
+        They jump by more.
+    """
+    side = np.sign(goal)
+    known = [p for p in points if p.x is not None and side * (p.value - of.estimate) >= 0.0]
+    below = max((p for p in known if side * (p.zeta - goal) < 0.0), key=lambda p: side * p.value)
+    above = min((p for p in known if side * (p.zeta - goal) > 0.0), key=lambda p: side * p.value, default=None)
+    if above is None or side * (above.value - below.value) > EXACT * side * (above.value - of.estimate):
+        return None
+    nearest = min(above, below, key=lambda p: abs(p.zeta - goal))
+    if abs(nearest.zeta - goal) > np.fmax(JUMP, nearest.zeta_error):
+        raise NumericalError(
+            f"the profile of {of.parameter.name!r} jumps at {above.value:.6g}, from {below.zeta:.4g} to "
+            f"{above.zeta:.4g} standard errors"
+        )
+    return nearest
+
+
+def _predict(of: Profiled, points: Sequence[Point], goal: float, halve: bool) -> float:
+    """Where zeta will be `goal`, in the scale of `Profiled.forward`; or the middle of where it is known to be."""
     side = np.sign(goal)
     start = of.forward(of.estimate)
     known = [(of.forward(p.value), p.zeta) for p in points if p.x is not None or of.plain]
@@ -107,13 +146,23 @@ def _predict(of: Profiled, points: Sequence[Point], goal: float) -> float:
     below = max((t for t, z in known if side * (z - goal) < 0.0), key=lambda t: side * t)
     beyond = [t for t, z in mine if side * (z - goal) > 0.0]
     if not beyond:
-        most = start + REACH * (outermost[0] - start)
-        straight = (goal / outermost[1] - 1.0) * (outermost[0] - start)
-        forward = side * (guess - outermost[0]) > PLATEAU * side * straight
-        return float(guess if forward and side * (most - guess) > 0.0 else most)
+        return _outwards(of, points, goal, guess)
     above = min(beyond, key=lambda t: side * t)
     between = side * (guess - below) > 0.0 and side * (above - guess) > 0.0
-    return float(guess if between else 0.5 * (below + above))
+    return float(guess if between and not halve else 0.5 * (below + above))
+
+
+def _outwards(of: Profiled, points: Sequence[Point], goal: float, guess: float) -> float:
+    """A guess beyond all points, no nearer and no further than what the outermost one allows."""
+    side, start = np.sign(goal), of.forward(of.estimate)
+    at = max((p for p in points if p.x is not None or of.plain), key=lambda p: side * p.value)
+    t = of.forward(at.value)
+    straight = (goal / at.zeta - 1.0) * (t - start)
+    most = side * (REACH - 1.0) * (t - start)
+    if not np.isnan(at.slope):
+        most = min(most, side * STEEPER * (goal - at.zeta) * of.rate(at.value) / at.slope)
+    step = side * (guess - t)
+    return float(t + side * (step if PLATEAU * side * straight < step < most else most))
 
 
 def _inverse(of: Profiled, points: Sequence[Point], goal: float) -> float:

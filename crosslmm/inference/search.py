@@ -31,6 +31,9 @@ APART = 0.1
 GUIDES = 4
 """Points that the start of a search is extrapolated from, at most."""
 
+FAR = 10.0
+"""An extrapolated start lies no further from the nearest point than this many times the distance of other guides."""
+
 MOST_EVALUATIONS = 300
 
 FLAT = 1e-3
@@ -39,8 +42,16 @@ FLAT = 1e-3
 LOWER = 100.0 * TOLERANCE
 """Decrease of the deviance by which another minimum is one."""
 
+ROUGH = 1e-5
+FEW = 60
+"""Decrease of the deviance still to come at which a search for another minimum ends (a minimum that is lower by less
+moves a bound by less than a thousandth of its standard error), and its evaluations, at most."""
+
 OTHER_STARTS = (0.1, 3.0)
 """Parts of the first guess of theta that other minima are searched from: with small variances, and with large ones."""
+
+EXCHANGED = 0.01
+"""Part of the first guess that an effect begins with where another one may take its place."""
 
 MOST_EFFECTS = 5_000
 """Random effects up to which other minima are searched for; they come with few levels."""
@@ -62,7 +73,7 @@ def _plateau(held: CorrelationConstrained, best: Best) -> Point | None:
     """The highest that the curve of a correlation can be: without one of its effects it can have any value."""
     lowest: Optimum[Evaluation] | None = None
     for start in held.starts_without:
-        found = _search(held.problem(0.0), start, best)
+        found = _search(held.problem(0.0), start, best.tolerance, MOST_EVALUATIONS)
         if found is not None and (lowest is None or found.value.criterion < lowest.value.criterion):
             lowest = found
     if lowest is None:
@@ -71,10 +82,10 @@ def _plateau(held: CorrelationConstrained, best: Best) -> Point | None:
     return Point(np.nan, zeta, lowest.theta, error=best.rise_error(lowest.value.system.log_det_samples))
 
 
-def _search(problem: Problem[Any], start: FloatArray, best: Best) -> Optimum[Any] | None:
+def _search(problem: Problem[Any], start: FloatArray, tolerance: float, most: int) -> Optimum[Any] | None:
     """Where a search ends, or None where it cannot begin."""
     try:
-        return minimize(problem, start, tolerance=best.tolerance, max_evaluations=MOST_EVALUATIONS)
+        return minimize(problem, start, tolerance=tolerance, max_evaluations=most)
     except NumericalError:
         return None
 
@@ -88,7 +99,7 @@ def point_at(of: Profiled, points: Sequence[Point], value: float) -> Point:
         The search did not converge, or it found a smaller deviance than the least one.
     """
     problem = of.constrained.problem(value)
-    start = _start(of, points, value, problem.on_diagonal)
+    start = start_of_search(of, points, value, problem.on_diagonal)
     optimum = minimize(problem, start, tolerance=of.best.tolerance, max_evaluations=MOST_EVALUATIONS)
     flat = of.plateau
     if flat is not None and flat.zeta < _root(optimum.value.criterion - of.best.deviance):
@@ -124,19 +135,24 @@ def elsewhere(of: Profiled, point: Point) -> Point | None:
     """
     layout = of.model.xp.layout
     problem = of.constrained.problem(point.value)
-    singular = (of.model.theta[layout.on_diagonal] == 0.0).any() or (
-        np.asarray(point.x)[problem.on_diagonal] == 0.0
-    ).any()
+    missing = problem.on_diagonal & (np.asarray(point.x) == 0.0)
+    singular = missing.any() or (of.model.theta[layout.on_diagonal] == 0.0).any()
     if not singular or sum(factor.n_effects for factor in layout.factors) > MOST_EFFECTS:
         return None
     first = starting_theta(of.model.xp, reml=False)
-    searches = [_search(problem, of.constrained.start_at(part * first), of.best) for part in OTHER_STARTS]
-    found = [optimum for optimum in searches if optimum is not None and optimum.converged]
+    starts = [of.constrained.start_at(part * first) for part in OTHER_STARTS]
+    if missing.any():  # these in place of the others
+        starts.append(np.where(missing, 1.0, EXCHANGED) * of.constrained.start_at(first))
+    rough = max(of.best.tolerance, ROUGH)
+    searches = [_search(problem, start, rough, FEW) for start in starts]
+    found = [optimum for optimum in searches if optimum is not None]
     if not found:
         return None
     other = min(found, key=lambda optimum: float(optimum.value.criterion))
-    lower = of.best.deviance + point.zeta**2 - other.value.criterion
-    return _point(of, point.value, other) if lower > max(LOWER, CERTAIN * point.error) else None
+    if of.best.deviance + point.zeta**2 - other.value.criterion < max(LOWER, CERTAIN * point.error):
+        return None
+    exact = minimize(problem, other.theta, tolerance=of.best.tolerance, max_evaluations=MOST_EVALUATIONS)
+    return _point(of, point.value, exact)
 
 
 def limit_point(of: Profiled, limit: float, side: float) -> Point:
@@ -159,7 +175,7 @@ def _root(difference: float) -> float:
     return float(np.sqrt(max(difference, 0.0)))
 
 
-def _start(of: Profiled, points: Sequence[Point], value: float, on_diagonal: NDArray[np.bool_]) -> FloatArray:
+def start_of_search(of: Profiled, points: Sequence[Point], value: float, on_diagonal: NDArray[np.bool_]) -> FloatArray:
     """Where the points nearby point to."""
     t = of.forward(value)
     known = sorted((p for p in points if p.x is not None), key=lambda p: abs(of.forward(p.value) - t))
@@ -173,13 +189,15 @@ def _start(of: Profiled, points: Sequence[Point], value: float, on_diagonal: NDA
             apart.append(p)
     if len(apart) == 1:
         return nearest
-    near = [(of.forward(p.value), p.x) for p in apart]
+    near = [(of.forward(p.value), np.asarray(p.x)) for p in apart]
     guess = np.zeros(nearest.size)
     for i, (ti, xi) in enumerate(near):
         weight = np.prod([(t - tj) / (ti - tj) for j, (tj, _) in enumerate(near) if j != i])
-        guess += weight * np.asarray(xi)
+        guess += weight * xi
+    guess[on_diagonal & (nearest == 0.0)] = 0.0
     same = (guess > 0.0) == (nearest > 0.0)
-    return guess if same[on_diagonal].all() else nearest
+    far = np.linalg.norm(guess - nearest) > FAR * max(np.linalg.norm(x - nearest) for _, x in near)
+    return guess if same[on_diagonal].all() and not far else nearest
 
 
 def _with_effect(of: Profiled, theta: FloatArray, value: float) -> FloatArray:
