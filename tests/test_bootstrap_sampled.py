@@ -170,3 +170,14 @@ def test_large_designs_draw_by_lanczos(monkeypatch):
     se = fit.bse_fe["x"] if "x" in fit.bse_fe else fit.bse["x"]
     assert boot.to_frame()["x"].std() == pytest.approx(se, rel=4.5 / np.sqrt(400))
     assert boot.to_frame()["x"].mean() == pytest.approx(fit.fe_params["x"], abs=4.5 * se / np.sqrt(200))
+
+
+def test_a_fit_without_any_variance():
+    """Nothing moves with the probes; refits that have variances again are those of the direct engine, nearly."""
+    rng = np.random.default_rng(3)
+    rows = pd.DataFrame({"a": rng.integers(0, 8, 60), "b": rng.integers(0, 6, 60), "y": rng.normal(size=60)})
+    fits = [clm.lmer("y ~ 1 + (1 | a) + (1 | b)", rows, engine=engine) for engine in (sampled(), "direct")]
+    assert all((fit.theta == 0.0).all() for fit in fits)
+    boot, want = (fit.bootstrap(20, rng=1) for fit in fits)
+    np.testing.assert_array_equal(boot.sampling, 0.0)
+    np.testing.assert_allclose(values(boot), values(want), atol=0.01 * values(want).std(axis=0).max())

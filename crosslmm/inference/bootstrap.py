@@ -268,8 +268,10 @@ def sampling_errors(fit: Fit) -> FloatArray:
     def values(theta: FloatArray, sigma: float) -> FloatArray:
         return parameter_values(layout, theta[None], np.array([sigma]), fit.beta[None])[0]
 
-    errors = sampling.monte_carlo.error(values)
-    return np.concatenate([errors[: errors.size - fixed.size], fixed])
+    errors = np.zeros(len(parameters(layout)))
+    errors[:] = sampling.monte_carlo.error(values)  # one 0 where every variance is 0 and nothing moves
+    errors[errors.size - fixed.size :] = fixed
+    return errors
 
 
 @dataclass(frozen=True)
