@@ -13,7 +13,8 @@ from scipy import special
 from crosslmm.crossproducts import CrossProducts
 from crosslmm.effects.numbers import count, generator
 from crosslmm.effects.simulate import Study, read_study, simulate
-from crosslmm.errors import ConvergenceWarning, CrosslmmError, ModelError, NumericalError
+from crosslmm.errors import ConvergenceWarning, CrosslmmError, NumericalError
+from crosslmm.inference.intervals import check_alpha
 from crosslmm.inference.simulate import Responses, Truth, draw, simulator
 from crosslmm.model import MixedLM
 from crosslmm.progress import meter
@@ -150,8 +151,7 @@ def power(
     >>> 0.8 < found.power <= 1.0
     True
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0.0 < alpha < 1.0:
-        raise ModelError(f"alpha={alpha!r}: expected the size of the test, between 0 and 1")
+    alpha = check_alpha(alpha)
     times, draws = count(n, "n"), generator(rng)
     study = read_study(formula, data, beta, theta, sigma, weights=weights, offset=offset, context=context)
     xp = study.design.crossproducts()

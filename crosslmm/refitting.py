@@ -60,8 +60,9 @@ class Refitting:
             Columns 0 (lower) and 1 (upper), as in statsmodels. Profiles of a sampled deviance have their Monte Carlo
             errors beside them; see `Profile.conf_int`.
         """
-        if not 0.0 < alpha < 1.0:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        from crosslmm.inference.intervals import check_alpha
+
+        alpha = check_alpha(alpha)
         fit = _results(self)
         if method == PROFILE:
             from crosslmm.inference.profile import profile

@@ -349,6 +349,23 @@ def test_bad_arguments_are_refused(fits, options, message):
         fits["slopes"].bootstrap(**{"n": 3, **options})
 
 
+def test_the_test_refuses_a_fit_that_is_no_smaller(fits):
+    with pytest.raises(clm.ModelError, match="the larger fit comes first"):
+        fits["slopes"].bootstrap_test(fits["slopes"], 5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2, "x", None, True, "profile"])
+def test_levels_that_are_none_are_refused(alpha, fits):
+    fit = fits["slopes"]
+    for method in ("wald", "profile", "bootstrap"):
+        with pytest.raises(clm.ModelError, match="alpha must lie between 0 and 1"):
+            fit.conf_int(alpha, method=method)
+    with pytest.raises(clm.ModelError, match="alpha must lie between 0 and 1"):
+        fit.profile("sigma", alpha=alpha)
+    with pytest.raises(clm.ModelError, match="which=3"):
+        fit.conf_int(which=3)
+
+
 def test_unknown_intervals_are_refused(fits):
     boot = fits["slopes"].bootstrap(5, rng=1)
     with pytest.raises(clm.ModelError, match="'shortest'"):

@@ -245,7 +245,7 @@ def test_size_of_the_test_and_of_its_interval_at_the_ends() -> None:
     assert null.interval[0] < 0.05 < null.interval[1]
     sure = clm.power("~ x + (1 | s)", data, [3.0, 50.0], [0.5], 1.0, "x", n=20, rng=1)
     assert sure.power == 1.0 and sure.interval[1] == 1.0 and 0.8 < sure.interval[0] < 1.0
-    with pytest.raises(clm.ModelError, match="alpha=5"):
+    with pytest.raises(clm.ModelError, match="alpha must lie between 0 and 1, not 5"):
         clm.power("~ x + (1 | s)", data, [3.0, 0.0], [0.5], 1.0, "x", alpha=5)
     with pytest.raises(clm.ModelError):
         clm.power("~ x + (1 | s)", data, [3.0, 0.0], [0.5], 1.0, "nothing", n=2)

@@ -102,6 +102,8 @@ class ContrastResults:
 
     def conf_int(self, alpha: float = 0.05) -> FloatArray:
         """Confidence intervals; shape (r, 2)."""
+        from crosslmm.inference.intervals import check_alpha
+
         check_alpha(alpha)
         tail = 1.0 - alpha / 2.0
         q = special.ndtri(tail) if self.distribution == "norm" else special.stdtrit(self.df_denom, tail)
@@ -221,12 +223,6 @@ def finite(cov: FloatArray, matrix: FloatArray) -> FloatArray:
     """The covariance with zeros for parameters that are not asked for, so that their nan does not spread."""
     asked = np.any(matrix != 0.0, axis=0)
     return np.where(asked[:, None] & asked, cov, 0.0)
-
-
-def check_alpha(alpha: float) -> None:
-    """Refuse what is no level."""
-    if not 0.0 < alpha < 1.0:
-        raise ModelError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
 
 
 ADJUSTMENTS = ("hs", "holm-sidak", "h", "holm", "b", "bonferroni", "s", "sidak", "fdr_bh")

@@ -200,7 +200,9 @@ class Inference:
             Names of the levels.
         """
         fit = _fit(self)
-        hypotheses.check_alpha(alpha)
+        from crosslmm.inference.intervals import check_alpha
+
+        check_alpha(alpha)
         levels, coding = codings(fit.model, term_name)
         names = [str(level) for level in levels] if factor_labels is None else list(factor_labels)
         if len(names) != len(levels):

@@ -12,7 +12,6 @@ import pandas as pd
 from scipy import special
 
 from crosslmm.covariance import FloatArray
-from crosslmm.errors import ModelError
 from crosslmm.grouped import effects
 from crosslmm.grouped.inference import Inference
 from crosslmm.grouped.information import held_covariances, parameter_covariance, sampled_covariance
@@ -128,8 +127,9 @@ class GroupedResults(Inference, Keeping, MixedLMResults):
         DataFrame
             Columns 0 (lower) and 1 (upper); an array for a model from arrays.
         """
-        if not 0.0 < alpha < 1.0:
-            raise ModelError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        from crosslmm.inference.intervals import check_alpha
+
+        check_alpha(alpha)
         if method != WALD or options:
             return super().conf_int(alpha, method=method, **options)
         values, half = np.asarray(self.params), -special.ndtri(alpha / 2.0) * np.asarray(self.bse)

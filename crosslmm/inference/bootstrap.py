@@ -17,7 +17,7 @@ from crosslmm.engine.protocol import Equations
 from crosslmm.errors import CrosslmmError, ModelError
 from crosslmm.estimate import estimate
 from crosslmm.fit import Fit
-from crosslmm.inference.intervals import KINDS, REFLECTED, interval
+from crosslmm.inference.intervals import KINDS, REFLECTED, check_alpha, interval
 from crosslmm.inference.parameters import chosen, parameter_values, parameters
 from crosslmm.inference.refit import MOST_EVALUATIONS, TOLERANCE, Refits, refit, refitter
 from crosslmm.inference.replicates import in_sets, seeds
@@ -154,8 +154,7 @@ class Bootstrap:
             estimate is in the fit and again in its refits: twice in quantiles, and not at all in bounds that are
             reflected at the estimate (``"basic"``, ``"normal"``).
         """
-        if not 0.0 < alpha < 1.0:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+        alpha = check_alpha(alpha)
         if kind not in KINDS:
             raise ModelError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
         names = self._names

@@ -126,11 +126,17 @@ def bootstrap_test(
     Raises
     ------
     ModelError
-        The fits are of different data, or the smaller is not inside the larger.
+        The fits are of different data, or the smaller is not smaller or not inside the larger.
     """
     check_same_data(smaller, larger)
     if not (smaller.estimates.reml and larger.estimates.reml and same_fixed(smaller, larger)):
         smaller, larger = by_ml(smaller), by_ml(larger)
+    df = larger.estimates.n_parameters - smaller.estimates.n_parameters
+    if df < 1:
+        raise ModelError(
+            f"{smaller.formula!r} has as many parameters as {larger.formula!r}, or more: the larger fit comes first, "
+            "as in larger.bootstrap_test(smaller)"
+        )
     inside = _embed(smaller, larger)
     own = seeds(rng, n)
 
@@ -142,7 +148,6 @@ def bootstrap_test(
         per_set = min(inside.small.per_set, inside.large.per_set)
         sets = in_sets(work, own, per_set, n_jobs, shown, "bootstrap")
     draws, statistic = np.concatenate(sets), smaller.criterion - larger.criterion
-    df = larger.estimates.n_parameters - smaller.estimates.n_parameters
     error = 2.0 * float(np.hypot(smaller.llf_mc_error, larger.llf_mc_error))
     if error == 0.0:  # else both have an unknown part in common, and may lie below 0 by it
         draws, statistic = np.maximum(draws, 0.0), max(statistic, 0.0)

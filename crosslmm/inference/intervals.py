@@ -5,15 +5,31 @@ Davison and Hinkley 1997, chapter 5.
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from scipy import special
 
 from crosslmm.covariance import FloatArray
+from crosslmm.errors import ModelError
 
 KINDS = ("percentile", "basic", "normal", "shortest")
 
 REFLECTED = ("basic", "normal")
 """Kinds in which the replicates' error is subtracted from the estimate."""
+
+
+def check_alpha(alpha: object) -> float:
+    """One minus the level of an interval, or the size of a test.
+
+    Raises
+    ------
+    ModelError
+        It is no number between 0 and 1.
+    """
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0.0 < float(alpha) < 1.0:
+        raise ModelError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
+    return float(alpha)
 
 
 def interval(values: FloatArray, target: float, alpha: float, kind: str) -> tuple[float, float, float, float]:

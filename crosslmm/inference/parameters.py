@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def chosen(layout: Layout, which: str | Sequence[str]) -> tuple[Parameter, ...]:
     if isinstance(which, str) and which in groups:
         return groups[which]
     by_name = {p.name: p for p in known}
-    names = [which] if isinstance(which, str) else list(which)
+    names: list[str] = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else [which]
     for name in names:
         if name not in by_name:
             raise ModelError(f"which={name!r}: expected 'all', 'fixed', 'random' or names among {', '.join(by_name)}")

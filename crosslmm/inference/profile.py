@@ -16,6 +16,7 @@ from crosslmm.engine.protocol import Equations
 from crosslmm.errors import ConvergenceWarning, ModelError, NumericalError, warn
 from crosslmm.inference.constrained import ModelAt, model_at
 from crosslmm.inference.curve import CERTAIN, Best, Curve, Point, Profiled
+from crosslmm.inference.intervals import check_alpha
 from crosslmm.inference.likelihood_ratio import by_ml
 from crosslmm.inference.parameters import CORRELATION, FIXED, SIGMA, Parameter, chosen, parameter_values, parameters
 from crosslmm.inference.reach import EXACT, reach
@@ -200,9 +201,7 @@ def profile(
 
 
 def _goal(alpha: float) -> float:
-    if not 0.0 < alpha < 1.0:
-        raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}; 0.05 gives 95% intervals")
-    return float(-special.ndtri(0.5 * alpha))
+    return float(-special.ndtri(0.5 * check_alpha(alpha)))
 
 
 def _ready(
