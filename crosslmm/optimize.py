@@ -154,7 +154,7 @@ class _Search(Generic[V]):
         self.steps: list[Step] = []
         self.began = time.perf_counter()
         self.damping, self.stretch = 0.0, 1.0
-        self.decrement = np.inf
+        self.decrement, self.ratio = np.inf, 0.0
         self.next_snap = 0
         self.least_decrement, self.stalled = np.inf, 0
         self.pairs: list[tuple[FloatArray, FloatArray]] = []
@@ -215,7 +215,7 @@ class _Search(Generic[V]):
         """Whether what is left after this step will be below the tolerance.
 
         Undamped steps converge superlinearly at the end, so the next decrement is at most this one times the ratio of
-        this one to the one before. Where the criterion is sampled, decrements that no longer fall are all noise.
+        this one to the one before; or times the ratio before that, since one short step may be luck. Where the criterion is sampled, decrements that no longer fall are all noise.
         """
         criterion = point.value.criterion
         if proposal.decrement < HALF * self.least_decrement:
@@ -224,12 +224,13 @@ class _Search(Generic[V]):
             self.stalled += 1
         if self.stalled >= STALLED and proposal.decrement < self.noise(point, point.value) and not proposal.stuck:
             return True
-        decrement, before = proposal.decrement, self.decrement
-        self.decrement = decrement
+        decrement, before, slowest = proposal.decrement, self.decrement, self.ratio
+        ratio = decrement / before if before > 0.0 else 0.0
+        self.decrement, self.ratio = decrement, ratio
         left = decrement
         converging = np.isfinite(before) and self.damping == 0.0 and not proposal.shrunk.any()
         if converging and 0.0 < decrement < NEARLY_DONE:
-            left = decrement * decrement / max(decrement, before)
+            left = decrement * min(max(ratio, slowest), 1.0)
         return not proposal.stuck and left <= max(self.tolerance, self.rounding(criterion))
 
     def model(self, theta: FloatArray, value: V, before: Point[V] | None = None) -> Point[V]:
