@@ -215,7 +215,8 @@ class _Search(Generic[V]):
         """Whether what is left after this step will be below the tolerance.
 
         Undamped steps converge superlinearly at the end, so the next decrement is at most this one times the ratio of
-        this one to the one before; or times the ratio before that, since one short step may be luck. Where the criterion is sampled, decrements that no longer fall are all noise.
+        this one to the one before; or times the ratio before that, since one short step may be luck. Where the
+        criterion is sampled, decrements that no longer fall are all noise.
         """
         criterion = point.value.criterion
         if proposal.decrement < HALF * self.least_decrement:
