@@ -28,7 +28,7 @@ def classroom():
 
 def test_dietox(dietox):
     fit = clm.mixedlm("Weight ~ Time", dietox, groups=dietox["Pig"]).fit()
-    assert_allclose(fit.params, [15.723523, 6.942505, 3.553612], rtol=1e-6)
+    assert_allclose(fit.params, [15.723523, 6.942505, 3.553641], rtol=1e-6)  # statsmodels, bfgs, gtol=1e-12
     assert_allclose([fit.scale, fit.llf, fit.cov_re.iloc[0, 0]], [11.3669, -2404.7753, 40.394], rtol=1e-5)
     assert_allclose(fit.bse_fe, [0.788, 0.033], atol=5e-4)
     assert fit.bse_re["Group Var"] == pytest.approx(2.149, abs=5e-4)
