@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -399,7 +399,7 @@ class MixedLM(ModelMethods, Versioned):
         options = fit.plan.options
         if isinstance(options, IterativeEngine):
             n_probes = options.n_probes if fit.sampling is None else fit.sampling.n_probes
-            options = replace(options, n_probes=n_probes, rng=options.seed)
+            options = options.with_probes(n_probes)
         return self._equations(options)
 
     def statistical_spread(self, fit: Fit) -> Spread:

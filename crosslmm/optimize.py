@@ -275,6 +275,8 @@ class _Search(Generic[V]):
             self.stretch = MORE_STRETCH * self.stretch
         elif ratio > GOOD:
             self.damping = LESS_DAMPING * self.damping if self.damping > LEAST_DAMPING else 0.0
+        if accepted and len(self.steps) >= self.max_evaluations:  # no step will need its derivatives
+            return replace(point, theta=theta, value=value)
         return self.model(theta, value, None if flipped else point) if accepted else None
 
     def try_bounds(self, point: Point[V], proposal: Proposal, diagonals: NDArray[np.bool_]) -> Point[V] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from crosslmm.effects.numbers import count, generator
 from crosslmm.effects.simulate import Study, read_study, simulate
 from crosslmm.errors import ConvergenceWarning, CrosslmmError, NumericalError
 from crosslmm.inference.intervals import check_alpha
-from crosslmm.inference.simulate import Responses, Truth, draw, simulator
+from crosslmm.inference.simulate import Responses, draw, simulator, standard_truth
 from crosslmm.model import MixedLM
 from crosslmm.progress import meter
 from crosslmm.results import MixedLMResults
@@ -155,7 +155,7 @@ def power(
     times, draws = count(n, "n"), generator(rng)
     study = read_study(formula, data, beta, theta, sigma, weights=weights, offset=offset, context=context)
     xp = study.design.crossproducts()
-    drawing = simulator(xp, _standard(study, xp))
+    drawing = simulator(xp, standard_truth(xp.layout, study.truth.beta, study.truth.sigma, study.relative))
     p_values = np.full(times, np.nan)
     first: CrosslmmError | None = None
     with meter(progress) as shown:
@@ -171,18 +171,9 @@ def power(
     return Power(str(test), float(alpha), p_values)
 
 
-def _standard(study: Study, xp: CrossProducts) -> Truth:
-    """The parameters in standardised coordinates (docs/theory.md, eq. (9)-(12))."""
-    standard, truth = xp.layout.standardization, study.truth
-    beta = np.linalg.solve(standard.x_basis, truth.beta - standard.origin) / standard.scale
-    templates = xp.layout.templates(xp.layout.to_standard(study.relative))
-    return Truth(np.asarray(beta, dtype=np.float64), truth.sigma / standard.scale, templates)
-
-
 def _fitted(study: Study, xp: CrossProducts, responses: Responses, *, reml: bool) -> MixedLMResults:
     """The model fitted to one response; starts from the parameters it was drawn from."""
-    border, fixed = responses.one(xp, 0)
-    model = MixedLM._made(study.formula, WithoutRows(replace(xp, border=border, fixed=fixed)))
+    model = MixedLM._made(study.formula, WithoutRows(responses.one(xp, 0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted as failed below
         fit = model.fit(reml=reml, start=study.start)

@@ -14,7 +14,7 @@ from crosslmm.engine.direct import prepare
 from crosslmm.engine.plan import DirectEngine
 from crosslmm.estimate import estimate
 from crosslmm.inference import bootstrap as module
-from crosslmm.inference.bootstrap import one_response, truth_of
+from crosslmm.inference.bootstrap import truth_of
 from crosslmm.inference.cases import _groups, drawn
 from crosslmm.inference.parameters import parameter_values, parameters
 from crosslmm.inference.refit import refit, refitter
@@ -110,7 +110,7 @@ def test_refits_are_the_fits_of_the_same_responses(name, reml, fits):
     equations = prepare(xp, DirectEngine())
     got = refit(refitter(xp, equations, fit.estimates.theta, reml=reml), y)
     for r in range(y.size):
-        own = one_response(xp, y, r)
+        own = y.one(xp, r)
         ordered = tuple(own.border[f] for f in equations.symbolic.order)
         again = replace(equations, border=ordered, fixed=own.fixed)
         want = estimate(own, again, reml=reml, tolerance=1e-9, max_evaluations=300)

@@ -231,7 +231,7 @@ def test_what_is_refused(reference_fit):
 @pytest.mark.simulation
 def test_coverage_of_profile_and_wald_intervals():
     """400 responses drawn from the fit of sleepstudy by ML; results in docs/profile.md."""
-    from crosslmm.inference.bootstrap import one_response, truth_of
+    from crosslmm.inference.bootstrap import truth_of
     from crosslmm.inference.replicates import seeds
     from crosslmm.inference.simulate import draw, simulator
     from crosslmm.inference.wald import estimates_of
@@ -241,7 +241,7 @@ def test_coverage_of_profile_and_wald_intervals():
     y = draw(simulator(xp, truth_of(fit.estimates, xp.layout)), [np.random.default_rng(s) for s in seeds(1, 400)])
     inside: dict[str, list[pd.Series]] = {"profile": [], "wald": []}
     for r in range(y.size):
-        again = clm.MixedLM.from_crossproducts(one_response(xp, y, r)).fit(reml=False)
+        again = clm.MixedLM.from_crossproducts(y.one(xp, r)).fit(reml=False)
         for method, rows in inside.items():
             interval = again.conf_int(method=method, which="all")
             rows.append((interval[0] <= true) & (true <= interval[1]))

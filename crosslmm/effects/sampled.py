@@ -42,15 +42,11 @@ def _core_blocks(system: IterativeSystem, place: int, n: int) -> tuple[FloatArra
     """Exact part, mean over the probes of the rest and its standard error."""
     core = system.core
     shapes = core.blocks.shapes
-    psi_b = tuple(
-        np.einsum("ij,jml,nm->inl", T, P.inverse, T)
-        for T, P in zip(core.templates[1:], core.preconditioner, strict=True)
-    )
     psi = core.first.psi
     if place == 0:
-        exact = psi + multiply(multiply(psi, core.level_quadratic(psi_b)), psi.transpose(1, 0, 2))
+        exact = psi + multiply(multiply(psi, core.level_quadratic(core.psi)), psi.transpose(1, 0, 2))
     else:
-        exact = psi_b[place - 1]
+        exact = core.psi[place - 1]
     Q = shifts(core)
     exact = exact + _each(core, Q, place).sum(axis=3)
     at_once = max(min(SOLVE_NUMBERS // max(core.blocks.n_equations, 1), 64), 1)

@@ -114,6 +114,14 @@ class Core:
     K: Vectors
     preconditioner: tuple[Preconditioner, ...]
 
+    @cached_property
+    def psi(self) -> Vectors:
+        """``T P^-1 T'`` of the factors b, level by level; each (k, k, L)."""
+        return tuple(
+            np.einsum("ij,jml,nm->inl", T, P.inverse, T)
+            for T, P in zip(self.templates[1:], self.preconditioner, strict=True)
+        )
+
     def scaled(self, v: FloatArray) -> Vectors:
         """``T v`` by factor, for v (q, m)."""
         return tuple(_times(T, part) for T, part in zip(self.templates[1:], self.blocks.split(v), strict=True))

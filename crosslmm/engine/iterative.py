@@ -414,9 +414,8 @@ class IterativeSystem:
 
         ``z' G' O G z`` with O the blocks of K between levels, ``G = (I + T T' K_l)^-1`` (docs/theory.md, section 8).
         """
-        T, K, P = self.core.templates[1 + b], self.core.K[b], self.core.preconditioner[b]
-        psi = np.einsum("ij,jml,nm->inl", T, P.inverse, T)
-        Gz = z[1 + b] - apply(psi, apply(K, z[1 + b]))
+        K = self.core.K[b]
+        Gz = z[1 + b] - apply(self.core.psi[b], apply(K, z[1 + b]))
         whole = [np.zeros_like(part) for part in z[1:]]
         whole[b] = Gz
         between = self.core.reduced_gram(tuple(whole))[b] - apply(K, Gz)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -86,6 +86,10 @@ class IterativeEngine:
             raise ModelError(
                 f"IterativeEngine(rng={self.rng!r}): expected a whole number, at least 0, or a numpy.random.Generator"
             )
+
+    def with_probes(self, n_probes: int) -> IterativeEngine:
+        """The same options, the seed included, beginning with so many probes."""
+        return replace(self, n_probes=n_probes, rng=self.seed)
 
 
 Engine = DirectEngine | IterativeEngine

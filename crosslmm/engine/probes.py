@@ -122,14 +122,10 @@ def exact_traces(core: Core) -> tuple[FloatArray, Vectors]:
     ``H A - H C T P^-1 T' C' H'`` for the eliminated factor, ``K (I + T T' K)^-1`` for each other, summed over levels.
     """
     A, H = core.blocks.diagonal, core.outside
-    psi = tuple(
-        np.einsum("ij,jml,nm->inl", T, P.inverse, T)
-        for T, P in zip(core.templates[1:], core.preconditioner, strict=True)
-    )
     first = multiply(H, A)
-    if psi:
-        first = first - multiply(multiply(H, core.level_quadratic(psi)), H.transpose(1, 0, 2))
-    others = [(K - multiply(multiply(K, own), K)).sum(axis=2) for K, own in zip(core.K, psi, strict=True)]
+    if core.psi:
+        first = first - multiply(multiply(H, core.level_quadratic(core.psi)), H.transpose(1, 0, 2))
+    others = [(K - multiply(multiply(K, own), K)).sum(axis=2) for K, own in zip(core.K, core.psi, strict=True)]
     return first.sum(axis=2), tuple(others)
 
 

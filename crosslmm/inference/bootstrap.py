@@ -21,7 +21,7 @@ from crosslmm.inference.intervals import KINDS, REFLECTED, check_alpha, interval
 from crosslmm.inference.parameters import chosen, parameter_values, parameters
 from crosslmm.inference.refit import MOST_EVALUATIONS, TOLERANCE, Refits, refit, refitter
 from crosslmm.inference.replicates import in_sets, seeds
-from crosslmm.inference.simulate import Responses, Truth, draw, simulator
+from crosslmm.inference.simulate import Truth, draw, simulator, standard_truth
 from crosslmm.inference.wald import estimates_of
 from crosslmm.layout import Layout
 from crosslmm.progress import Rows, meter
@@ -290,11 +290,7 @@ class Replicates:
 
 def truth_of(fit: Fit, layout: Layout) -> Truth:
     """A fit's parameters in the standardised coordinates of `layout`."""
-    standard = layout.standardization
-    beta = np.linalg.solve(standard.x_basis, fit.beta - standard.origin) / standard.scale
-    return Truth(
-        np.asarray(beta, dtype=np.float64), fit.sigma / standard.scale, layout.templates(layout.to_standard(fit.theta))
-    )
+    return standard_truth(layout, fit.beta, fit.sigma, fit.theta)
 
 
 def _parametric_work(
@@ -308,17 +304,9 @@ def _parametric_work(
         y = draw(source, generators)
         if statistic is None or observed is None:
             return Replicates(refit(again, y), np.zeros((y.size, 0)))
-        return with_statistic(
-            fit, [one_response(xp, y, r) for r in range(y.size)], again.equations, statistic, observed
-        )
+        return with_statistic(fit, [y.one(xp, r) for r in range(y.size)], again.equations, statistic, observed)
 
     return again.per_set, work
-
-
-def one_response(xp: CrossProducts, y: Responses, r: int) -> CrossProducts:
-    """The cross-products with another response."""
-    border, fixed = y.one(xp, r)
-    return replace(xp, border=border, fixed=fixed)
 
 
 def with_statistic(

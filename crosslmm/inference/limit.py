@@ -7,8 +7,6 @@ say it that speak of the rest of the curve.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from crosslmm.covariance import FloatArray
@@ -65,7 +63,7 @@ def _engine(equations: Equations) -> Engine:
     """The engine of these equations, with as many probes."""
     options = equations.plan.options
     if isinstance(options, IterativeEngine) and equations.n_probes:
-        return replace(options, n_probes=equations.n_probes, rng=options.seed)
+        return options.with_probes(equations.n_probes)
     return options
 
 

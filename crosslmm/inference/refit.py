@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,9 +125,8 @@ def refit(of: Refitter, y: Responses) -> Refits:
         theta[converged], beta[converged] = fits.theta[converged], fits.beta[converged]
         sigma2[converged], criterion[converged] = fits.sigma2[converged], fits.criterion[converged]
     for r in np.flatnonzero(~converged):
-        border, fixed = y.one(of.xp, int(r))
-        xp = replace(of.xp, border=border, fixed=fixed)
-        equations = of.shared.equations(of.equations.with_columns(border, fixed))
+        xp = y.one(of.xp, int(r))
+        equations = of.shared.equations(of.equations.with_columns(xp.border, xp.fixed))
         problem = criterion_problem(equations, xp, of.scale, reml=of.reml)
         try:
             optimum = minimize(problem, of.start, tolerance=TOLERANCE, max_evaluations=MOST_EVALUATIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from crosslmm.crossproducts import CrossProducts
 from crosslmm.inference.noise import Noise, largest_first, level_roots
 from crosslmm.inference.noise_factored import factored_noise
 from crosslmm.inference.noise_lanczos import enough_rows, lanczos_noise
+from crosslmm.layout import Layout
 from crosslmm.linalg.pairs import GramOperator, gram_operator
 
 FACTORED = 2_000
@@ -32,6 +33,14 @@ class Truth:
     beta: FloatArray
     sigma: float
     templates: tuple[FloatArray, ...]
+
+
+def standard_truth(layout: Layout, beta: FloatArray, sigma: float, theta: FloatArray) -> Truth:
+    """Parameters in the units of the data as they are in standardised coordinates (docs/theory.md, eq. (9)-(12))."""
+    standard = layout.standardization
+    own = np.linalg.solve(standard.x_basis, beta - standard.origin) / standard.scale
+    templates = layout.templates(layout.to_standard(theta))
+    return Truth(np.asarray(own, dtype=np.float64), sigma / standard.scale, templates)
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Responses:
         """Number of responses."""
         return self.squares.size
 
-    def one(self, xp: CrossProducts, r: int) -> tuple[tuple[FloatArray, ...], FloatArray]:
-        """Border and fixed part of the cross-products `xp` with response r in place of theirs."""
+    def one(self, xp: CrossProducts, r: int) -> CrossProducts:
+        """The cross-products `xp` with response r in place of theirs."""
         border = []
         for old, new in zip(xp.border, self.border, strict=True):
             both = old.copy()
@@ -67,7 +76,7 @@ class Responses:
         fixed = xp.fixed.copy()
         fixed[:-1, -1] = fixed[-1, :-1] = self.fixed[:, r]
         fixed[-1, -1] = self.squares[r]
-        return tuple(border), fixed
+        return replace(xp, border=tuple(border), fixed=fixed)
 
 
 @dataclass(frozen=True)
